@@ -1,0 +1,60 @@
+# Every target makes what it needs: the virtual environment from the lock file, the compiler inside it.
+# `make` or `make help` lists them.
+
+VENV    ?= .venv
+PYTHON  := $(CURDIR)/$(VENV)/bin/python
+STAMP   := $(VENV)/.installed
+PACKAGES := cdi cli controller driver kubeletplugin native proto sim
+LINKTREE := build/typecheck/fracgpu
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format proto native sanitize bench lock clean
+
+help:           ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The environment is remade when the lock file or the package metadata change.
+$(STAMP): requirements.lock pyproject.toml setup.py tools/bootstrap.sh
+	@sh tools/bootstrap.sh venv "$(VENV)"
+	@touch $@
+
+demo: native    ## two pods share one (simulated) GPU: the five exercises, PASS or FAIL
+	@$(PYTHON) -m fracgpu.cli.main lab
+
+test: native    ## all tests of the fast tier, sanitizer builds of the C code included
+	@sh tools/bootstrap.sh cc
+	@$(MAKE) --no-print-directory sanitize
+	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+native: $(STAMP) ## build interceptor, model GPU and probes into build/native
+	@$(MAKE) --no-print-directory -C native OUT=$(CURDIR)/build/native PYTHON=$(PYTHON)
+
+sanitize: $(STAMP) ## build and run the C unit tests under ASan and UBSan
+	@$(MAKE) --no-print-directory -C native OUT=$(CURDIR)/build/native PYTHON=$(PYTHON) sanitize
+
+lint: $(STAMP) $(LINKTREE) ## ruff (lint, format) and mypy --strict over every file
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@cd build/typecheck && $(PYTHON) -m mypy --config-file $(CURDIR)/pyproject.toml -p fracgpu
+	@$(PYTHON) -m mypy --config-file pyproject.toml setup.py bench tests
+
+format: $(STAMP) ## let ruff rewrite what it can
+	@$(PYTHON) -m ruff check --fix .
+	@$(PYTHON) -m ruff format .
+
+# `fracgpu` has no folder of its own, and mypy follows folders: give it one made of links.
+$(LINKTREE): Makefile
+	@mkdir -p $@ && for package in $(PACKAGES); do ln -sfn ../../../$$package $@/$$package; done && touch $@
+
+proto: $(STAMP) $(LINKTREE) ## regenerate the committed gRPC stubs
+	@$(PYTHON) -m fracgpu.proto.generate
+
+bench: native   ## measure; numbers go to bench/results/
+	@$(PYTHON) -m bench
+
+lock: $(STAMP)  ## pin every dependency again, within the bounds of pyproject.toml
+	@$(PYTHON) -m piptools compile --quiet --all-extras --allow-unsafe --generate-hashes --strip-extras \
+	    --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
+
+clean:          ## remove everything that was built
+	rm -rf build dist $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

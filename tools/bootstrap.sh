@@ -1,0 +1,58 @@
+#!/bin/sh
+# Make what the Makefile needs on a bare machine. Usage: bootstrap.sh venv DIR | bootstrap.sh cc
+#
+#   venv DIR  a virtual environment with exactly the versions of requirements.lock, and this checkout in it
+#   cc        a C compiler that links AddressSanitizer and UBSan programs (only the tests need it: the libraries
+#             themselves are built by the compiler inside the virtual environment)
+#
+# What is missing is installed with apt when that is possible without a password; otherwise the exact command is
+# printed and nothing is changed.
+set -eu
+
+need_packages() {
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        echo "installing with apt: $*"
+        apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+    else
+        echo "missing on this machine: $*" >&2
+        echo "install it, then run make again; on Debian or Ubuntu:  sudo apt-get install $*" >&2
+        exit 1
+    fi
+}
+
+find_python() {
+    for candidate in python3 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return 0
+        fi
+    done
+    return 1
+}
+
+make_venv() {
+    python=$(find_python) || { need_packages python3 python3-venv; python=$(find_python); } || {
+        echo "fracgpu needs Python 3.11 or newer with the venv module" >&2
+        exit 1
+    }
+    echo "making the virtual environment $1 (a few hundred MB, once)"
+    [ -x "$1/bin/python" ] || "$python" -m venv "$1"
+    pip="$1/bin/python -m pip --quiet --disable-pip-version-check"
+    $pip install --require-hashes --requirement requirements.lock
+    $pip install --no-deps --no-build-isolation --editable .
+}
+
+have_sanitizers() {
+    scratch=$(mktemp -d)
+    echo 'int main(void) { return 0; }' >"$scratch/probe.c"
+    status=0
+    gcc -fsanitize=address,undefined -o "$scratch/probe" "$scratch/probe.c" 2>/dev/null || status=1
+    rm -rf "$scratch"
+    return $status
+}
+
+case "${1:-}" in
+venv) make_venv "$2" ;;
+cc) have_sanitizers || { need_packages gcc libc6-dev; have_sanitizers; } ;;
+*) echo "usage: bootstrap.sh venv DIR | bootstrap.sh cc" >&2; exit 2 ;;
+esac
