@@ -1,0 +1,1 @@
+"""DRA plugin service v1beta1: kubelets before 1.34."""

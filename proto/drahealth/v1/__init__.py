@@ -1,0 +1,1 @@
+"""Device health v1: kubelet 1.37 and later."""

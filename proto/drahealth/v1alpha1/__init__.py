@@ -1,0 +1,1 @@
+"""Device health v1alpha1: kubelet 1.36."""

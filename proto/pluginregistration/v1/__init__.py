@@ -1,0 +1,1 @@
+"""Plugin registration v1; the proto package is `pluginregistration`."""

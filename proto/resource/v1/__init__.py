@@ -1,0 +1,1 @@
+"""The protobuf form of a `resource.k8s.io/v1` ResourceClaim."""
