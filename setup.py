@@ -5,6 +5,7 @@ not Python extensions, so a wheel serves every Python 3; they are built for glib
 says.
 """
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from setuptools.command.build_py import build_py
 from setuptools.dist import Distribution
 
 ROOT = Path(__file__).parent.resolve()
+# What of native/Makefile's output is for users; the rest is objects and tests.
+PRODUCTS = ("container", "standalone", "fake", "probe")
 PLATFORM_TAG = "manylinux_2_17_x86_64"
 
 
@@ -31,11 +34,11 @@ class BuildWithNative(build_py):
         super().run()
         if self.editable_mode:
             return
-        destination = Path(self.build_lib).resolve() / "fracgpu" / "native" / "lib"
-        subprocess.run(
-            ["make", "-C", str(ROOT / "native"), f"OUT={destination}", f"PYTHON={sys.executable}", "products"],
-            check=True,
-        )
+        built = ROOT / "build" / "native"
+        subprocess.run(["make", "-C", str(ROOT / "native"), f"OUT={built}", f"PYTHON={sys.executable}"], check=True)
+        for product in PRODUCTS:
+            target = Path(self.build_lib) / "fracgpu" / "native" / "lib" / product
+            shutil.copytree(built / product, target, dirs_exist_ok=True)
 
 
 class PlatformWheel(bdist_wheel):
