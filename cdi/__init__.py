@@ -1,0 +1,1 @@
+"""Container Device Interface: the spec model, its validation, the atomic writer, and the discovery of driver files."""

@@ -1,0 +1,38 @@
+"""Follows symbolic links as they would read with a directory as the root.
+
+A driver root is often another system's root, mounted somewhere: an absolute link in it (Debian's /etc/alternatives)
+means a place below that root, and following it as the kernel does would leave the root and find our own libraries.
+"""
+
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+# The kernel's own limit (path_resolution(7)).
+_MAX_LINKS: Final = 40
+
+
+def resolve_in_root(root: Path, path: str | PurePosixPath) -> Path | None:
+    """Return the file that `path` names inside `root`, links resolved, or None when there is none.
+
+    The result lies under `root` whatever the links say: `..` stops at the root, as in a chroot.
+    """
+    pending = [part for part in reversed(PurePosixPath(path).parts) if part != "/"]
+    current = root
+    links = 0
+    while pending:
+        part = pending.pop()
+        if part == "..":
+            current = current if current == root else current.parent
+            continue
+        step = current / part
+        if not step.is_symlink():
+            current = step
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            return None
+        target = PurePosixPath(step.readlink())
+        if target.is_absolute():
+            current = root
+        pending.extend(part for part in reversed(target.parts) if part != "/")
+    return current if current.exists() else None
