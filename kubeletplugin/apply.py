@@ -1,0 +1,122 @@
+"""Carries out a plan, step by step, in an order that survives a crash at any step.
+
+Reserve, build, publish, confirm. The checkpoint names the claim before its first file exists, so that concurrent calls
+count it and Unprepare finds it. The CDI spec comes last of the files, because a runtime may use it from that moment on.
+Taking back goes the other way: the spec first, so that no new container starts, the checkpoint entry last, so that an
+interrupted Unprepare is found again.
+"""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from fracgpu.kubeletplugin.checkpoint import Checkpoint, CheckpointStore, ClaimEntry, EntryState
+from fracgpu.kubeletplugin.edits import CONFIG_FILE, STATE_FILE
+from fracgpu.kubeletplugin.errors import ClaimChanged
+from fracgpu.kubeletplugin.files import Files
+from fracgpu.kubeletplugin.options import PluginOptions
+from fracgpu.kubeletplugin.plan import AllocationFiles, NodePlan, allocation_directory, spec_path
+from fracgpu.native.config_page import ConfigPage, decode_config_page, encode_config_page
+from fracgpu.native.errors import ConfigPageInvalid, StateFileInvalid
+from fracgpu.native.state_file import new_state_file, read_state_file
+
+_LOG: Final = logging.getLogger(__name__)
+_CONFIG_MODE: Final = 0o644
+# Every process of the container writes its own slot, whatever its user.
+_STATE_MODE: Final = 0o666
+
+
+class Applier:
+    """Turns plans into files. Callers hold the node lock and pass the checkpoint that the plan was made from."""
+
+    def __init__(self, options: PluginOptions, store: CheckpointStore, files: Files) -> None:
+        self._options = options
+        self._store = store
+        self._files = files
+
+    def prepare(self, plan: NodePlan, checkpoint: Checkpoint) -> None:
+        """Make the node look as `plan` says. What is there and right is left alone, down to the inode.
+
+        When a step fails and the claim was unknown before, what was made is taken back. Raises OSError, or ClaimChanged
+        when a config page is there that limits the allocation otherwise.
+        """
+        if plan.stale and plan.previous is not None:
+            checkpoint = self.release(plan.previous, checkpoint)
+        missing = [(files, *_missing(files)) for files in plan.files]
+        fresh = plan.previous is None or plan.stale
+        created = [files.directory for files in plan.files if not files.directory.exists()]
+        try:
+            if plan.previous is None or plan.previous.state is not EntryState.PREPARED:
+                self._store.save(checkpoint.with_entry(replace(plan.entry, state=EntryState.PREPARING)))
+            for files, write_config, write_state in missing:
+                self._fill(files, write_config=write_config, write_state=write_state)
+            self._files.write_spec(plan.spec_path, plan.spec)
+            if plan.previous != plan.entry:
+                self._store.save(checkpoint.with_entry(plan.entry))
+        except Exception:
+            if fresh:
+                self._roll_back(plan, created, checkpoint)
+            raise
+
+    def release(self, entry: ClaimEntry, checkpoint: Checkpoint) -> Checkpoint:
+        """Take back what was prepared for `entry`, from the entry alone, and return the checkpoint without it."""
+        self._files.remove(spec_path(self._options, entry.claim_uid))
+        for allocation in entry.allocations:
+            self._files.remove_directory(allocation_directory(self._options, allocation.allocation_id))
+        remaining = checkpoint.without(entry.claim_uid)
+        self._store.save(remaining)
+        return remaining
+
+    def _fill(self, files: AllocationFiles, *, write_config: bool, write_state: bool) -> None:
+        self._files.make_directory(files.directory)
+        if write_config:
+            self._files.write(files.directory / CONFIG_FILE, encode_config_page(files.page), mode=_CONFIG_MODE)
+        if write_state:
+            content = new_state_file(files.page.device_uuid)
+            self._files.write(files.directory / STATE_FILE, content, mode=_STATE_MODE)
+
+    def _roll_back(self, plan: NodePlan, created: list[Path], checkpoint: Checkpoint) -> None:
+        try:
+            self._files.remove(plan.spec_path)
+            for directory in created:
+                self._files.remove_directory(directory)
+            self._store.save(checkpoint.without(plan.entry.claim_uid))
+        except OSError as error:
+            # The entry stays as "preparing": the next Prepare goes on from it, or Unprepare takes it back.
+            claim = f"{plan.entry.namespace}/{plan.entry.name}"
+            _LOG.warning("rollback incomplete", extra={"claim": claim, "error": str(error)})
+
+
+def _missing(files: AllocationFiles) -> tuple[bool, bool]:
+    """Return whether config page and state file have to be written: a valid one is never replaced, containers hold it.
+
+    Raises ClaimChanged for a valid config page with other limits.
+    """
+    current = _current_page(files.directory / CONFIG_FILE)
+    if current is not None and _limits(current) != _limits(files.page):
+        raise ClaimChanged(
+            f"allocation {files.page.allocation_id}",
+            "has a config page with other limits on this node",
+            remedy="delete the pods that use the claim, then create it anew",
+        )
+    return current is None, not _state_is_valid(files.directory / STATE_FILE, files.page.device_uuid)
+
+
+def _current_page(path: Path) -> ConfigPage | None:
+    try:
+        return decode_config_page(path.read_bytes())
+    except (OSError, ConfigPageInvalid):
+        return None
+
+
+def _limits(page: ConfigPage) -> tuple[object, ...]:
+    # Generation and suspension change while the page is in use, and are nobody's business here.
+    return page.allocation_id, page.device_uuid.lower(), page.memory_limit_bytes, page.cores_percent, page.observe
+
+
+def _state_is_valid(path: Path, device_uuid: str) -> bool:
+    try:
+        return read_state_file(path).device_uuid.lower() == device_uuid.lower()
+    except StateFileInvalid:
+        return False

@@ -1,0 +1,68 @@
+"""Errors of the kubelet plugin: one type per decision that a caller takes.
+
+What Prepare raises ends up as the text of a pod's FailedPrepareDynamicResources event, so every message names claim
+and device and carries the numbers.
+"""
+
+from typing import ClassVar
+
+from fracgpu.driver.codes import ReasonCode
+from fracgpu.driver.errors import FracgpuError
+
+
+class OptionInvalid(FracgpuError):
+    """A command line option has a value that the plugin can not work with. The subject is the flag."""
+
+
+class ClaimInvalid(FracgpuError):
+    """The ResourceClaim is not what the kubelet announced, is not allocated, or is malformed."""
+
+
+class ClaimRefused(FracgpuError):
+    """The claim's allocation can not be granted on this node. `code` is stable and goes into events and metrics."""
+
+    def __init__(self, subject: str, what: str, *, code: ReasonCode, remedy: str) -> None:
+        super().__init__(subject, what, remedy=remedy)
+        self.code = code
+
+
+class ClaimChanged(FracgpuError):
+    """The claim is prepared here with another allocation, which containers may be using."""
+
+
+class CheckpointInvalid(FracgpuError):
+    """The checkpoint can not be read. It is left as it is, and nothing is prepared or taken back until it is."""
+
+
+class InterceptorDamaged(FracgpuError):
+    """A stored interceptor does not have the content that its directory is named after."""
+
+
+class SocketInvalid(FracgpuError):
+    """A socket can not be made where an option puts it."""
+
+
+class ClusterError(FracgpuError):
+    """Base of what goes wrong in talking to the API server."""
+
+    retryable: ClassVar[bool] = False
+
+
+class NotFound(ClusterError):
+    """The object is not there."""
+
+
+class Conflict(ClusterError):
+    """Someone else changed or created the object first: read it again."""
+
+    retryable: ClassVar[bool] = True
+
+
+class Refused(ClusterError):
+    """The API server does not accept the request: rights, validation, admission."""
+
+
+class Unavailable(ClusterError):
+    """The API server can not be reached, is overloaded or answers nonsense: try again later."""
+
+    retryable: ClassVar[bool] = True

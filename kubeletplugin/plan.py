@@ -1,0 +1,281 @@
+"""Decides how a claim is prepared. Pure: everything it knows is in its arguments, and it changes nothing.
+
+So every refusal happens before the first file exists, and preparing again computes the same result instead of looking
+for the old one. Prepare trusts nobody: whoever allocated, the API server does not check that a device exists or that
+amounts fit, so all of it is checked here against this node.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fracgpu.cdi.discovery import DriverFiles, gpu_device_nodes
+from fracgpu.cdi.errors import DriverFilesMissing
+from fracgpu.cdi.spec import CdiSpec
+from fracgpu.cdi.writer import spec_file_name
+from fracgpu.driver.amounts import granted_amounts
+from fracgpu.driver.codes import ReasonCode
+from fracgpu.driver.config import FractionConfig
+from fracgpu.driver.errors import ConfigInvalid, GrantInvalid, NameInvalid
+from fracgpu.driver.gpu import Gpu
+from fracgpu.driver.names import CDI_CLASS, CDI_VENDOR, allocation_id, base_request, cdi_device_id
+from fracgpu.kubeletplugin.capacity import check_capacity
+from fracgpu.kubeletplugin.checkpoint import AllocationRecord, Checkpoint, ClaimEntry, EntryState
+from fracgpu.kubeletplugin.claim import ClaimAllocation, ClaimResult
+from fracgpu.kubeletplugin.edits import allocation_edits, claim_spec, driver_edits, library_directories
+from fracgpu.kubeletplugin.errors import ClaimChanged, ClaimInvalid, ClaimRefused
+from fracgpu.kubeletplugin.options import PluginOptions
+from fracgpu.native.config_page import ConfigPage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """The node at one moment, read under the node lock where it can change under us.
+
+    `device_nodes` are those present (see fracgpu.cdi.discovery), `machine` is uname's, `library_digest` the
+    interceptor of this plugin and `stored_digests` all that are on the node.
+    """
+
+    options: PluginOptions
+    gpus: tuple[Gpu, ...]
+    driver: DriverFiles
+    device_nodes: frozenset[str]
+    machine: str
+    library_digest: str
+    stored_digests: frozenset[str]
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocationFiles:
+    """The files of one allocation: where, and what the config page has to say."""
+
+    directory: Path
+    page: ConfigPage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedDevice:
+    """One device as the kubelet is told about it."""
+
+    request_names: tuple[str, ...]
+    pool: str
+    device: str
+    cdi_device_ids: tuple[str, ...]
+    share_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlan:
+    """All that has to be on the disk for a claim, and the answer to the kubelet.
+
+    `previous` is the claim's entry in the checkpoint now; `stale` says that it describes another allocation, which was
+    never handed out and is to be taken back first.
+    """
+
+    entry: ClaimEntry
+    previous: ClaimEntry | None
+    stale: bool
+    files: tuple[AllocationFiles, ...]
+    spec_path: Path
+    spec: CdiSpec
+    devices: tuple[PreparedDevice, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Share:
+    """One allocation of the claim, resolved: its record, its GPU, and the configuration of its class."""
+
+    record: AllocationRecord
+    gpu: Gpu
+    class_config: FractionConfig
+
+
+def spec_path(options: PluginOptions, claim_uid: str) -> Path:
+    """Return where the CDI spec of a claim is."""
+    return options.cdi_dir / spec_file_name(vendor=CDI_VENDOR, device_class=CDI_CLASS, claim_uid=claim_uid)
+
+
+def allocation_directory(options: PluginOptions, identifier: str) -> Path:
+    """Return the host directory of an allocation's config page and state file."""
+    return options.run_dir / "allocations" / identifier
+
+
+def plan_prepare(claim: ClaimAllocation, node: NodeFacts) -> NodePlan:
+    """Return how to prepare `claim` on `node`; preparing a prepared claim gives an equal plan.
+
+    Raises ClaimRefused, ClaimInvalid, ClaimChanged, AmountsError or DriverFilesMissing.
+    """
+    shares = tuple(_share(claim, index, result, node) for index, result in enumerate(claim.results))
+    records = tuple(share.record for share in shares)
+    _require_distinct(claim, records)
+    previous = node.checkpoint.entries.get(claim.ref.uid)
+    same = previous is not None and previous.allocations == records
+    if previous is not None and previous.state is EntryState.PREPARED and not same:
+        raise ClaimChanged(
+            str(claim.ref),
+            "is prepared on this node with another allocation",
+            remedy="delete the pods that use it; it is prepared anew when the last of them is gone",
+        )
+    if previous is None or previous.state is not EntryState.PREPARED:
+        # What is prepared stays valid when an administrator lowers a scale: overcommitted, but handed out.
+        check_capacity(claim.ref, records, node.gpus, options=node.options, checkpoint=node.checkpoint)
+    digest = _pinned_digest(previous if same else None, node)
+    entry = ClaimEntry(
+        claim_uid=claim.ref.uid,
+        namespace=claim.ref.namespace,
+        name=claim.ref.name,
+        state=EntryState.PREPARED,
+        library_digest=digest,
+        allocations=records,
+    )
+    return NodePlan(
+        entry=entry,
+        previous=previous,
+        stale=previous is not None and not same,
+        files=tuple(_allocation_files(share, node.options) for share in shares),
+        spec_path=spec_path(node.options, claim.ref.uid),
+        spec=_spec(shares, digest, node),
+        devices=tuple(_prepared_device(record) for record in records),
+    )
+
+
+def _share(claim: ClaimAllocation, index: int, result: ClaimResult, node: NodeFacts) -> _Share:
+    subject = f"{claim.ref} request {result.request} device {result.device}"
+    gpu = _find_gpu(subject, result, node)
+    try:
+        class_config = claim.merged_config(result.request, "FromClass")
+        claim_config = claim.merged_config(result.request, "FromClaim")
+        grant = claim.grant_for(result)
+        identifier = allocation_id(claim.ref.uid, result.request, result.device, result.share_id, result.ordinal)
+    except (ConfigInvalid, GrantInvalid, NameInvalid) as error:
+        # These know the field but not whose it is, and a pod event has to say both.
+        raise ClaimInvalid(subject, f"{error.subject} {error.what}", remedy=error.remedy) from error
+    amounts = granted_amounts(
+        subject=subject,
+        allocator=node.options.allocator,
+        physical_memory_bytes=gpu.physical_memory_bytes,
+        consumed=result.consumed,
+        grant=grant,
+        claim_config=claim_config,
+        class_config=class_config,
+        admin_access=result.admin_access,
+    )
+    record = AllocationRecord(
+        allocation_id=identifier,
+        index=index,
+        request=base_request(result.request),
+        pool=result.pool,
+        device=result.device,
+        gpu_uuid=gpu.uuid,
+        share_id=result.share_id,
+        memory_bytes=amounts.memory_bytes,
+        cores=amounts.cores,
+        slots=amounts.slots,
+        limited=amounts.limited,
+        admin=result.admin_access,
+    )
+    return _Share(record=record, gpu=gpu, class_config=class_config)
+
+
+def _find_gpu(subject: str, result: ClaimResult, node: NodeFacts) -> Gpu:
+    node_name = node.options.node_name
+    if result.pool != node_name:
+        raise ClaimRefused(
+            subject,
+            f"is allocated in pool {result.pool}, this is node {node_name}",
+            code=ReasonCode.NODE_MISMATCH,
+            remedy="delete the pod; a pod that sets nodeName must take a claim allocated there",
+        )
+    gpu = next((gpu for gpu in node.gpus if gpu.device_name == result.device), None)
+    if gpu is None:
+        known = ", ".join(gpu.device_name for gpu in node.gpus) or "none"
+        raise ClaimRefused(
+            subject,
+            f"is not on node {node_name}, which has: {known}",
+            code=ReasonCode.DEVICE_NOT_FOUND,
+            remedy="delete the claim so that it is allocated again; if a GPU is missing, read the kernel log for Xid",
+        )
+    if not gpu.healthy:
+        raise ClaimRefused(
+            subject,
+            f"GPU {gpu.uuid} does not answer",
+            code=ReasonCode.CARD_NOT_HEALTH,
+            remedy="look for Xid in the kernel log of the node and reset the GPU",
+        )
+    return gpu
+
+
+def _require_distinct(claim: ClaimAllocation, records: tuple[AllocationRecord, ...]) -> None:
+    identifiers = [record.allocation_id for record in records]
+    repeated = sorted({one for one in identifiers if identifiers.count(one) > 1})
+    if repeated:
+        raise ClaimRefused(
+            str(claim.ref),
+            f"two results have the allocation id {repeated[0]}",
+            code=ReasonCode.AMOUNTS_INVALID,
+            remedy="delete the claim so that it is allocated again, with other share ids",
+        )
+
+
+def _pinned_digest(previous: ClaimEntry | None, node: NodeFacts) -> str:
+    """Keep the interceptor that the claim's containers have, as long as it is still on the node."""
+    if previous is not None and previous.library_digest in node.stored_digests:
+        return previous.library_digest
+    return node.library_digest
+
+
+def _allocation_files(share: _Share, options: PluginOptions) -> AllocationFiles:
+    record = share.record
+    capped = record.limited and share.class_config.cores_policy != "None"
+    return AllocationFiles(
+        directory=allocation_directory(options, record.allocation_id),
+        page=ConfigPage(
+            allocation_id=record.allocation_id,
+            device_uuid=record.gpu_uuid,
+            memory_limit_bytes=record.memory_bytes if record.limited else None,
+            cores_percent=record.cores if capped else 0,
+            observe=not record.limited,
+        ),
+    )
+
+
+def _spec(shares: tuple[_Share, ...], digest: str, node: NodeFacts) -> CdiSpec:
+    options = node.options
+    common = driver_edits(
+        node.driver,
+        host_root=options.driver_root_on_host,
+        library_directory=options.state_dir / "lib" / digest,
+        directories=library_directories(node.machine),
+    )
+    devices = [
+        (
+            share.record.allocation_id,
+            allocation_edits(
+                share.record,
+                gpu=share.gpu,
+                directory=allocation_directory(options, share.record.allocation_id),
+                device_nodes=_device_nodes(share.gpu, node),
+                dev_root=options.dev_root,
+            ),
+        )
+        for share in shares
+    ]
+    return claim_spec(common, devices)
+
+
+def _device_nodes(gpu: Gpu, node: NodeFacts) -> tuple[str, ...]:
+    if gpu.minor_number is None:
+        raise DriverFilesMissing(
+            f"GPU {gpu.uuid}", "has no minor number, so its device node is unknown", remedy="update the NVIDIA driver"
+        )
+    return gpu_device_nodes(node.device_nodes, gpu.minor_number)
+
+
+def _prepared_device(record: AllocationRecord) -> PreparedDevice:
+    return PreparedDevice(
+        request_names=(record.request,),
+        pool=record.pool,
+        device=record.device,
+        cdi_device_ids=(cdi_device_id(record.allocation_id),),
+        share_id=record.share_id,
+    )

@@ -1,0 +1,123 @@
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from fracgpu.kubeletplugin.errors import OptionInvalid
+from fracgpu.kubeletplugin.options import PluginOptions
+
+
+def test_defaults_are_a_nodes_standard_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NODE_NAME", "n1")
+    assert PluginOptions.from_argv([]) == PluginOptions(
+        node_name="n1",
+        kubeconfig=None,
+        allocator="controller",
+        driver_root=Path("/"),
+        host_driver_root=None,
+        dev_root=Path("/"),
+        plugin_dir=Path("/var/lib/kubelet/plugins/gpu.fracgpu.dev"),
+        registry_dir=Path("/var/lib/kubelet/plugins_registry"),
+        cdi_dir=Path("/var/run/cdi"),
+        state_dir=Path("/var/lib/fracgpu"),
+        run_dir=Path("/run/fracgpu"),
+        memory_scale=Decimal(1),
+        cores_scale=Decimal(1),
+        slots=10,
+        log_level="info",
+        log_json=False,
+    )
+
+
+def test_every_option_is_taken() -> None:
+    argv = [
+        "--node-name=gpu-1.example.com",
+        "--kubeconfig=/k",
+        "--allocator=scheduler",
+        "--driver-root=/d",
+        "--host-driver-root=/",
+        "--dev-root=/v",
+        "--plugin-dir=/p",
+        "--registry-dir=/r",
+        "--cdi-dir=/c",
+        "--state-dir=/s",
+        "--run-dir=/t",
+        "--memory-scale=1.5",
+        "--cores-scale=2",
+        "--slots=4",
+        "--log-level=debug",
+        "--log-json",
+    ]
+    options = PluginOptions.from_argv(argv)
+    assert options == PluginOptions(
+        node_name="gpu-1.example.com",
+        kubeconfig=Path("/k"),
+        allocator="scheduler",
+        driver_root=Path("/d"),
+        host_driver_root=Path("/"),
+        dev_root=Path("/v"),
+        plugin_dir=Path("/p"),
+        registry_dir=Path("/r"),
+        cdi_dir=Path("/c"),
+        state_dir=Path("/s"),
+        run_dir=Path("/t"),
+        memory_scale=Decimal("1.5"),
+        cores_scale=Decimal(2),
+        slots=4,
+        log_level="debug",
+        log_json=True,
+    )
+    assert options.driver_root_on_host == Path("/")
+    assert PluginOptions(node_name="n1", driver_root=Path("/d")).driver_root_on_host == Path("/d")
+
+
+WRONG = [
+    ("no-node", ["--node-name="], "--node-name: '' is not allowed; give the name of this node's Node object"),
+    ("node-upper-case", ["--node-name=N1"], "--node-name: 'N1' is not allowed"),
+    ("node-slash", ["--node-name=a/b"], "--node-name: 'a/b' is not allowed"),
+    ("node-long", ["--node-name=" + "a" * 254], "--node-name: '"),
+    ("allocator", ["--allocator=me"], "--allocator: invalid choice: 'me'"),
+    *(
+        (flag, [f"--{flag}=x/y"], f"--{flag}: 'x/y' is not allowed; give an absolute path without ..")
+        for flag in (
+            [
+                "kubeconfig",
+                "driver-root",
+                "host-driver-root",
+                "dev-root",
+                "plugin-dir",
+                "registry-dir",
+                "cdi-dir",
+                "state-dir",
+                "run-dir",
+            ]
+        )
+    ),
+    ("dots", ["--run-dir=/run/../etc"], "--run-dir: '/run/../etc' is not allowed"),
+    ("memory-scale-below", ["--memory-scale=0.9"], "--memory-scale: Decimal('0.9') is not a number >= 1; set 1"),
+    ("memory-scale-nan", ["--memory-scale=NaN"], "--memory-scale: Decimal('NaN') is not a number >= 1"),
+    ("memory-scale-inf", ["--memory-scale=inf"], "--memory-scale: Decimal('Infinity') is not a number >= 1"),
+    ("memory-scale-text", ["--memory-scale=x"], "--memory-scale: 'x' is not a decimal number; see --help"),
+    ("cores-scale-below", ["--cores-scale=0"], "--cores-scale: Decimal('0') is not a number >= 1"),
+    ("cores-scale-not-whole", ["--cores-scale=1.005"], "--cores-scale: 100 x 1.005 is not whole"),
+    ("slots-zero", ["--slots=0"], "--slots: '0' is not allowed; give 1..1024 sharers of one GPU"),
+    ("slots-many", ["--slots=1025"], "--slots: '1025' is not allowed"),
+    ("slots-text", ["--slots=x"], "--slots: invalid int value: 'x'"),
+    ("log-level", ["--log-level=loud"], "--log-level: invalid choice: 'loud'"),
+    ("unknown", ["--nod-name=x"], "command line: unrecognized arguments: --nod-name=x; see --help"),
+]
+
+
+@pytest.mark.parametrize(("argv", "text"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+def test_wrong_options_name_the_flag(argv: list[str], text: str) -> None:
+    with pytest.raises(OptionInvalid) as wrong:
+        PluginOptions.from_argv(["--node-name=n1", *argv])
+    assert str(wrong.value).startswith(text)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"allocator": "me"}, {"log_level": "loud"}, {"slots": True}], ids=["allocator", "log-level", "bool"]
+)
+def test_options_made_in_code_are_checked_as_well(changes: dict[str, object]) -> None:
+    with pytest.raises(OptionInvalid, match="is not allowed"):
+        PluginOptions(node_name="n1", **changes)  # type: ignore[arg-type]
