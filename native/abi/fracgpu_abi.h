@@ -1,0 +1,119 @@
+/*
+ * fracgpu_abi.h: the two files that host and container share.
+ *
+ * One source for C and Python. The interceptor includes this header; fracgpu.native.abi feeds the
+ * part between the ABI-BEGIN and ABI-END markers to cffi, so that there is no second description that
+ * could drift. Inside the markers only what cffi's cdef parser understands is allowed: plain enums with
+ * integer values, fixed-width types, structs. The static assertions below the markers pin every size and
+ * offset; a test compares them once more with what cffi computed.
+ *
+ * config  one page per allocation, written only by the host, mounted read-only into the container.
+ * state   one file per allocation, created and sized by the host, written by the processes of the
+ *         container. Everything in it is hostile input to the host, which reads it with pread.
+ *
+ * All values are little-endian, all counters aligned 64-bit words. The layout only ever grows at the end:
+ * readers take header_bytes, slot_stride_bytes and slot_count from the file. The magic is stored last,
+ * with release order, by whoever creates the file.
+ */
+#ifndef FRACGPU_ABI_H
+#define FRACGPU_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* ABI-BEGIN */
+
+enum fracgpu_abi {
+    FRACGPU_ABI_VERSION = 1,
+    FRACGPU_CONFIG_FILE_BYTES = 4096,     /* the page is padded with zeros */
+    FRACGPU_STATE_HEADER_BYTES = 4096,
+    FRACGPU_SLOT_COUNT = 1024,            /* processes of one allocation that can hold memory at once */
+    FRACGPU_SLOT_STRIDE_BYTES = 128,
+    FRACGPU_ALLOCATION_ID_BYTES = 256     /* NUL-terminated */
+};
+
+/* struct fracgpu_config.flags */
+enum fracgpu_config_flags {
+    FRACGPU_FLAG_SUSPEND = 1,             /* hold new work until cleared */
+    FRACGPU_FLAG_OBSERVE = 2              /* account, never refuse (admin access, enforcement None, whole GPU) */
+};
+
+enum fracgpu_slot_state {
+    FRACGPU_SLOT_FREE = 0,
+    FRACGPU_SLOT_CLAIMING = 1,            /* lock held, fields being reset */
+    FRACGPU_SLOT_LIVE = 2,
+    FRACGPU_SLOT_DEAD = 3                 /* owner gone, counters no longer count */
+};
+
+struct fracgpu_config {
+    uint64_t magic;                       /* "FRACCFG1" in memory order */
+    uint32_t abi_version;
+    uint32_t header_bytes;                /* sizeof(struct fracgpu_config) of the writer */
+    uint64_t generation;                  /* odd while the host writes; +2 per change */
+    uint8_t  device_uuid[16];             /* the 16 bytes of the GPU's UUID, in the order they print */
+    uint64_t memory_limit_bytes;          /* UINT64_MAX: no limit */
+    uint32_t cores_percent;               /* 1..100; 0 or 100: no cap */
+    uint32_t flags;                       /* enum fracgpu_config_flags */
+    uint64_t reserved[8];                 /* zero */
+    char     allocation_id[256];
+};
+
+/* The state file: this header, padded to FRACGPU_STATE_HEADER_BYTES, then slot_count slots. */
+struct fracgpu_state_header {
+    uint64_t magic;                       /* "FRACSTA1" in memory order */
+    uint32_t abi_version;
+    uint32_t header_bytes;                /* FRACGPU_STATE_HEADER_BYTES: where the first slot starts */
+    uint32_t slot_count;
+    uint32_t slot_stride_bytes;
+    uint64_t slot_high_water;             /* slots [0, high_water) have ever been used */
+    uint8_t  device_uuid[16];
+    uint64_t reserved[10];
+    /* The allocation's shared line, on a cache line of its own; values only grow. */
+    uint64_t peak_bytes;                  /* highest sum that a successful reservation saw */
+    uint64_t refusals;                    /* allocations refused because of the limit */
+    uint64_t last_refusal_ns;             /* CLOCK_REALTIME */
+    uint64_t last_refused_bytes;
+    uint64_t reaped_slots;                /* slots whose owner died holding them */
+    uint64_t shared_reserved[3];
+};
+
+/* One process. Only the owner writes its slot, except that anyone may turn a LIVE slot whose lock is free into a
+ * DEAD one. The owner holds an OFD write lock on the slot's first byte through its mapping of the file. */
+struct fracgpu_slot {
+    uint32_t state;                       /* enum fracgpu_slot_state */
+    int32_t  pid;                         /* in the owner's pid namespace */
+    uint64_t start_time_ticks;            /* /proc/self/stat field 22 */
+    uint64_t pid_namespace_inode;
+    uint64_t generation;                  /* +1 each time the slot is taken */
+    uint64_t committed_bytes;             /* charged: pending + committed of all live slots <= limit */
+    uint64_t pending_bytes;               /* announced, driver call not finished */
+    uint64_t overhead_bytes;              /* contexts, modules */
+    uint64_t pool_bytes;                  /* part of committed: stream-ordered pools */
+    uint64_t managed_bytes;               /* part of committed: managed memory */
+    uint64_t host_pinned_bytes;           /* counted, not limited */
+    uint64_t reserved[6];
+};
+
+/* ABI-END */
+
+/* "FRACCFG1" and "FRACSTA1" read as little-endian 64-bit words. */
+#define FRACGPU_CONFIG_MAGIC UINT64_C(0x3147464343415246)
+#define FRACGPU_STATE_MAGIC  UINT64_C(0x3141545343415246)
+#define FRACGPU_NO_LIMIT     UINT64_MAX
+
+#if defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+_Static_assert(sizeof(struct fracgpu_config) == 376, "config page layout");
+_Static_assert(offsetof(struct fracgpu_config, device_uuid) == 24, "config page layout");
+_Static_assert(offsetof(struct fracgpu_config, memory_limit_bytes) == 40, "config page layout");
+_Static_assert(offsetof(struct fracgpu_config, flags) == 52, "config page layout");
+_Static_assert(offsetof(struct fracgpu_config, allocation_id) == 120, "config page layout");
+_Static_assert(sizeof(struct fracgpu_config) <= FRACGPU_CONFIG_FILE_BYTES, "config page layout");
+_Static_assert(sizeof(struct fracgpu_state_header) == 192, "state header layout");
+_Static_assert(offsetof(struct fracgpu_state_header, slot_high_water) == 24, "state header layout");
+_Static_assert(offsetof(struct fracgpu_state_header, peak_bytes) == 128, "state header layout");
+_Static_assert(sizeof(struct fracgpu_slot) == FRACGPU_SLOT_STRIDE_BYTES, "slot layout");
+_Static_assert(offsetof(struct fracgpu_slot, committed_bytes) == 32, "slot layout");
+_Static_assert(offsetof(struct fracgpu_slot, host_pinned_bytes) == 72, "slot layout");
+#endif
+
+#endif /* FRACGPU_ABI_H */

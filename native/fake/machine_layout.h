@@ -1,0 +1,87 @@
+/*
+ * machine_layout.h: the file that stands for the hardware of a modelled machine.
+ *
+ * One description for C and Python: the fake driver includes this header, fracgpu.native.fake_gpu feeds the
+ * part between the LAYOUT markers to cffi. Inside them only plain enums, fixed-width types and structs.
+ *
+ * The file is FAKE_HEADER_BYTES of header, FAKE_GPU_COUNT_MAX GPU records, FAKE_SLOT_COUNT process slots.
+ * There is no shared sum anywhere: what a GPU holds is the sum over the slots of living processes, so a
+ * process that dies at any instruction takes its memory with it. A slot's owner keeps an OFD write lock on
+ * the first byte of its slot for as long as its mapping lives; the kernel drops it at exit, exec or SIGKILL.
+ * Whoever changes a slot or the high-water marks holds the OFD write lock on byte 0 of the file.
+ */
+#ifndef FAKE_MACHINE_LAYOUT_H
+#define FAKE_MACHINE_LAYOUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* LAYOUT-BEGIN */
+
+enum fake_layout {
+    FAKE_LAYOUT_VERSION = 1,
+    FAKE_HEADER_BYTES = 4096,
+    FAKE_GPU_COUNT_MAX = 16,
+    FAKE_GPU_BYTES = 256,
+    FAKE_SLOT_COUNT = 1024,
+    FAKE_SLOT_BYTES = 256,
+    FAKE_NAME_BYTES = 96
+};
+
+enum fake_slot_state {
+    FAKE_SLOT_FREE = 0,
+    FAKE_SLOT_LIVE = 1                    /* counts only while its lock is held */
+};
+
+struct fake_header {
+    uint64_t magic;                       /* "FAKEGPU1" in memory order, written last */
+    uint32_t layout_version;
+    uint32_t gpu_count;
+    uint64_t file_bytes;
+};
+
+/* Fixed when the machine is made, except peak_used_bytes. */
+struct fake_gpu {
+    uint8_t  uuid[16];
+    char     name[96];                    /* NUL-terminated */
+    uint64_t memory_bytes;                /* what NVML calls total */
+    uint64_t reserved_bytes;              /* kept by the driver: in NVML's total, never allocatable */
+    uint64_t context_bytes;               /* what one process's context on this GPU costs */
+    uint64_t peak_used_bytes;             /* highest sum of the slots since it was last reset */
+    uint32_t minor;                       /* /dev/nvidia<minor> */
+    uint32_t pci_domain;
+    uint32_t pci_bus;
+    uint32_t pci_device;
+    uint32_t compute_major;
+    uint32_t compute_minor;
+    uint32_t multiprocessors;
+    uint32_t brand;                       /* nvmlBrandType_t */
+    uint32_t architecture;                /* nvmlDeviceArchitecture_t */
+    uint32_t reserved[19];
+};
+
+struct fake_slot {
+    uint32_t state;                       /* enum fake_slot_state */
+    int32_t  pid;                         /* in the owner's pid namespace */
+    uint64_t start_time_ticks;            /* /proc/self/stat field 22 */
+    uint64_t pid_namespace_inode;
+    uint32_t context_mask;                /* bit g: a context exists on GPU g */
+    uint32_t padding;
+    uint64_t used_bytes[16];              /* per GPU, contexts included */
+    uint64_t reserved[12];
+};
+
+/* LAYOUT-END */
+
+/* "FAKEGPU1" read as a little-endian 64-bit word. */
+#define FAKE_MAGIC UINT64_C(0x31555047454b4146)
+#define FAKE_GPUS_OFFSET ((size_t)FAKE_HEADER_BYTES)
+#define FAKE_SLOTS_OFFSET (FAKE_GPUS_OFFSET + (size_t)FAKE_GPU_COUNT_MAX * FAKE_GPU_BYTES)
+#define FAKE_FILE_BYTES (FAKE_SLOTS_OFFSET + (size_t)FAKE_SLOT_COUNT * FAKE_SLOT_BYTES)
+
+_Static_assert(sizeof(struct fake_gpu) == FAKE_GPU_BYTES, "GPU record layout");
+_Static_assert(sizeof(struct fake_slot) == FAKE_SLOT_BYTES, "slot layout");
+_Static_assert(offsetof(struct fake_gpu, memory_bytes) == 112, "GPU record layout");
+_Static_assert(offsetof(struct fake_slot, used_bytes) == 32, "slot layout");
+
+#endif /* FAKE_MACHINE_LAYOUT_H */

@@ -1,0 +1,125 @@
+/* nvml.c: the session, the system, and the texts of errors. */
+#define _GNU_SOURCE
+#include "nvml.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DRIVER_VERSION "580.65.06"
+#define LIBRARY_VERSION "13." DRIVER_VERSION
+#define CUDA_VERSION 13000
+#define INIT_FLAGS 3u
+
+struct machine nvml_machine = MACHINE_INITIALISER;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static int sessions;
+static struct nvml_device devices[FAKE_GPU_COUNT_MAX];
+static int count;
+
+static void enumerate(void)
+{
+    int visible[FAKE_GPU_COUNT_MAX];
+    count = machine_visible(&nvml_machine, visible);
+    for (int i = 0; i < count; i++) {
+        devices[i] = (struct nvml_device){ visible[i], &nvml_machine.gpus[visible[i]] };
+    }
+}
+
+/* The machine stays mapped when the last session ends: another thread may still be reading it. */
+NVMLAPI nvmlReturn nvmlInitWithFlags(unsigned flags)
+{
+    NVML_REQUIRE((flags & ~INIT_FLAGS) == 0, NVML_ERROR_INVALID_ARGUMENT);
+    nvmlReturn rc = NVML_SUCCESS;
+    pthread_mutex_lock(&lock);
+    if (machine_open(&nvml_machine) != MACHINE_OK) {
+        rc = NVML_ERROR_DRIVER_NOT_LOADED;
+    } else if (__atomic_fetch_add(&sessions, 1, __ATOMIC_ACQ_REL) == 0) {
+        enumerate();
+    }
+    pthread_mutex_unlock(&lock);
+    return rc;
+}
+
+NVMLAPI nvmlReturn nvmlInit(void) { return nvmlInitWithFlags(0); }
+NVMLAPI nvmlReturn nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+
+NVMLAPI nvmlReturn nvmlShutdown(void)
+{
+    pthread_mutex_lock(&lock);
+    nvmlReturn rc = nvml_ready();
+    if (rc == NVML_SUCCESS) {
+        __atomic_fetch_sub(&sessions, 1, __ATOMIC_ACQ_REL);
+    }
+    pthread_mutex_unlock(&lock);
+    return rc;
+}
+
+nvmlReturn nvml_ready(void)
+{
+    return __atomic_load_n(&sessions, __ATOMIC_ACQUIRE) > 0 ? NVML_SUCCESS : NVML_ERROR_UNINITIALIZED;
+}
+
+int nvml_device_count(void)
+{
+    return count;
+}
+
+nvmlDevice nvml_device_at(int index)
+{
+    return index >= 0 && index < count ? &devices[index] : NULL;
+}
+
+nvmlReturn nvml_check(nvmlDevice device)
+{
+    NVML_TRY(nvml_ready());
+    for (int i = 0; i < count; i++) {
+        if (device == &devices[i]) {
+            return NVML_SUCCESS;
+        }
+    }
+    return NVML_ERROR_INVALID_ARGUMENT;
+}
+
+nvmlReturn nvml_text(char *buffer, unsigned length, const char *text)
+{
+    NVML_REQUIRE(buffer != NULL, NVML_ERROR_INVALID_ARGUMENT);
+    NVML_REQUIRE(strlen(text) < length, NVML_ERROR_INSUFFICIENT_SIZE);
+    strcpy(buffer, text);
+    return NVML_SUCCESS;
+}
+
+NVMLAPI nvmlReturn nvmlSystemGetDriverVersion(char *buffer, unsigned length)
+{
+    NVML_TRY(nvml_ready());
+    return nvml_text(buffer, length, DRIVER_VERSION);
+}
+
+NVMLAPI nvmlReturn nvmlSystemGetNVMLVersion(char *buffer, unsigned length)
+{
+    return nvml_text(buffer, length, LIBRARY_VERSION);
+}
+
+NVMLAPI nvmlReturn nvmlSystemGetCudaDriverVersion(int *version)
+{
+    NVML_REQUIRE(version != NULL, NVML_ERROR_INVALID_ARGUMENT);
+    *version = CUDA_VERSION;
+    return NVML_SUCCESS;
+}
+
+NVMLAPI nvmlReturn nvmlSystemGetCudaDriverVersion_v2(int *version)
+{
+    return nvmlSystemGetCudaDriverVersion(version);
+}
+
+NVMLAPI const char *nvmlErrorString(nvmlReturn code)
+{
+    switch (code) {
+#define NVML_ERROR(code, name, text) case code: return text;
+#include "nvml_errors.def"
+#undef NVML_ERROR
+    default:
+        return "Unknown Error";
+    }
+}

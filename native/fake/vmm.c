@@ -1,0 +1,272 @@
+/* vmm.c: virtual memory management: reserved addresses, physical allocations with references, mappings, access. */
+#include "driver.h"
+
+#include <stdlib.h>
+
+struct physical {
+    struct physical *next;
+    CUmemHandle handle;
+    size_t size;
+    int device;
+    CUmemAllocationProp properties;
+    uint8_t *bytes;
+    int handle_references;                /* create, retain, minus release: 0 makes the handle invalid */
+    int mappings;                         /* the memory lives until there is neither */
+};
+
+struct reservation {
+    struct reservation *next;
+    CUdeviceptr start;
+    size_t size;
+};
+
+static struct physical *physicals;
+static struct reservation *reservations;
+static CUmemHandle last_handle = 0x1000;
+
+static struct physical *find_handle(CUmemHandle handle)
+{
+    struct physical *physical = physicals;
+    while (physical != NULL && (physical->handle != handle || physical->handle_references == 0)) {
+        physical = physical->next;
+    }
+    return physical;
+}
+
+static struct reservation **reservation_around(CUdeviceptr start, size_t size)
+{
+    struct reservation **link = &reservations;
+    for (; *link != NULL; link = &(*link)->next) {
+        struct reservation *r = *link;
+        if (start >= r->start && start - r->start < r->size && size <= r->size - (start - r->start)) {
+            return link;
+        }
+    }
+    return NULL;
+}
+
+static void dispose_unused(struct physical *physical)
+{
+    if (physical->handle_references != 0 || physical->mappings != 0) {
+        return;
+    }
+    struct physical **link = &physicals;
+    while (*link != physical) {
+        link = &(*link)->next;
+    }
+    *link = physical->next;
+    backing_unmap(physical->bytes, physical->size);
+    device_discharge(physical->device, physical->size);
+    free(physical);
+}
+
+static CUresult check_properties(const CUmemAllocationProp *properties)
+{
+    NOT_NULL(properties);
+    REQUIRE(properties->type == 1, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(properties->location.type == CU_LOCATION_DEVICE, CUDA_ERROR_NOT_SUPPORTED);
+    REQUIRE(device_at(properties->location.id) != NULL, CUDA_ERROR_INVALID_DEVICE);
+    return CUDA_SUCCESS;
+}
+
+static CUresult granularity(size_t *out, const CUmemAllocationProp *properties, int option)
+{
+    NOT_NULL(out);
+    REQUIRE(option == 0 || option == 1, CUDA_ERROR_INVALID_VALUE);
+    TRY(check_properties(properties));
+    *out = PHYSICAL_GRANULE;
+    return CUDA_SUCCESS;
+}
+
+static CUresult reserve(CUdeviceptr *out, size_t size, size_t alignment, CUdeviceptr hint, unsigned long long flags)
+{
+    NOT_NULL(out);
+    REQUIRE(size > 0 && size % PHYSICAL_GRANULE == 0 && flags == 0, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE((alignment & (alignment - 1)) == 0, CUDA_ERROR_INVALID_VALUE);
+    struct reservation *reservation = calloc(1, sizeof *reservation);
+    REQUIRE(reservation != NULL, CUDA_ERROR_OUT_OF_MEMORY);
+    alignment = alignment > PHYSICAL_GRANULE ? alignment : PHYSICAL_GRANULE;
+    CUresult rc = address_reserve(size, alignment, hint, &reservation->start);
+    if (rc != CUDA_SUCCESS) {
+        free(reservation);
+        return rc;
+    }
+    reservation->size = size;
+    reservation->next = reservations;
+    reservations = reservation;
+    *out = reservation->start;
+    return CUDA_SUCCESS;
+}
+
+static CUresult unreserve(CUdeviceptr start, size_t size)
+{
+    struct reservation **link = reservation_around(start, size);
+    REQUIRE(link != NULL && (*link)->start == start && (*link)->size == size, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(!range_overlaps(start, size), CUDA_ERROR_INVALID_VALUE);
+    struct reservation *reservation = *link;
+    *link = reservation->next;
+    address_release(start, size);
+    free(reservation);
+    return CUDA_SUCCESS;
+}
+
+static CUresult create(CUmemHandle *out, size_t size, const CUmemAllocationProp *properties, unsigned long long flags)
+{
+    NOT_NULL(out);
+    REQUIRE(size > 0 && size % PHYSICAL_GRANULE == 0 && flags == 0, CUDA_ERROR_INVALID_VALUE);
+    TRY(check_properties(properties));
+    int device = properties->location.id;
+    struct physical *physical = calloc(1, sizeof *physical);
+    REQUIRE(physical != NULL, CUDA_ERROR_OUT_OF_MEMORY);
+    CUresult rc = device_charge(device, size);
+    if (rc != CUDA_SUCCESS) {
+        free(physical);
+        return rc;
+    }
+    *physical = (struct physical){ .next = physicals, .handle = ++last_handle, .size = size, .device = device,
+                                   .properties = *properties, .bytes = backing_map(size), .handle_references = 1 };
+    if (physical->bytes == NULL) {
+        device_discharge(device, size);
+        free(physical);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    physicals = physical;
+    *out = physical->handle;
+    return CUDA_SUCCESS;
+}
+
+static CUresult release(CUmemHandle handle)
+{
+    struct physical *physical = find_handle(handle);
+    REQUIRE(physical != NULL, CUDA_ERROR_INVALID_VALUE);
+    physical->handle_references--;
+    dispose_unused(physical);
+    return CUDA_SUCCESS;
+}
+
+static CUresult map(CUdeviceptr start, size_t size, size_t offset, CUmemHandle handle, unsigned long long flags)
+{
+    struct physical *physical = find_handle(handle);
+    REQUIRE(physical != NULL && flags == 0, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(size > 0 && size % PHYSICAL_GRANULE == 0 && start % PHYSICAL_GRANULE == 0, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(offset == 0 && size <= physical->size, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(reservation_around(start, size) != NULL && !range_overlaps(start, size), CUDA_ERROR_INVALID_VALUE);
+    struct range range = { .start = start, .size = size, .kind = RANGE_MAPPING, .device = physical->device,
+                           .bytes = physical->bytes, .physical = physical };
+    TRY(range_insert(&range));
+    physical->mappings++;
+    return CUDA_SUCCESS;
+}
+
+/* [start, start + size) must be made of whole mappings without a gap. */
+static CUresult whole_mappings(CUdeviceptr start, size_t size)
+{
+    REQUIRE(size > 0, CUDA_ERROR_INVALID_VALUE);
+    while (size > 0) {
+        struct range *range = range_at(start);
+        REQUIRE(range != NULL && range->kind == RANGE_MAPPING, CUDA_ERROR_INVALID_VALUE);
+        REQUIRE(range->start == start && range->size <= size, CUDA_ERROR_INVALID_VALUE);
+        start += range->size;
+        size -= range->size;
+    }
+    return CUDA_SUCCESS;
+}
+
+static CUresult unmap(CUdeviceptr start, size_t size)
+{
+    TRY(whole_mappings(start, size));
+    while (size > 0) {
+        struct range range = *range_at(start);
+        range_remove(start);
+        range.physical->mappings--;
+        dispose_unused(range.physical);
+        start += range.size;
+        size -= range.size;
+    }
+    return CUDA_SUCCESS;
+}
+
+static CUresult set_access(CUdeviceptr start, size_t size, const CUmemAccessDesc *accesses, size_t count)
+{
+    REQUIRE(accesses != NULL && count > 0, CUDA_ERROR_INVALID_VALUE);
+    TRY(whole_mappings(start, size));
+    for (size_t i = 0; i < count; i++) {
+        const CUmemAccessDesc *access = &accesses[i];
+        REQUIRE(access->location.type == CU_LOCATION_DEVICE, CUDA_ERROR_NOT_SUPPORTED);
+        REQUIRE(device_at(access->location.id) != NULL, CUDA_ERROR_INVALID_DEVICE);
+        REQUIRE(access->flags == 0 || access->flags == 1 || access->flags == 3, CUDA_ERROR_INVALID_VALUE);
+    }
+    for (CUdeviceptr at = start; at < start + size;) {
+        struct range *range = range_at(at);
+        for (size_t i = 0; i < count; i++) {
+            if (accesses[i].location.id == range->device) {
+                range->access = accesses[i].flags;
+            }
+        }
+        at += range->size;
+    }
+    return CUDA_SUCCESS;
+}
+
+static CUresult get_access(unsigned long long *flags, const CUmemLocation *location, CUdeviceptr address)
+{
+    NOT_NULL(flags);
+    NOT_NULL(location);
+    struct range *range = range_at(address);
+    REQUIRE(range != NULL && range->kind == RANGE_MAPPING, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(location->type == CU_LOCATION_DEVICE && device_at(location->id) != NULL, CUDA_ERROR_INVALID_DEVICE);
+    *flags = location->id == range->device ? (unsigned long long)range->access : 0;
+    return CUDA_SUCCESS;
+}
+
+static CUresult retain(CUmemHandle *out, const void *address)
+{
+    NOT_NULL(out);
+    struct range *range = range_at((CUdeviceptr)(uintptr_t)address);
+    REQUIRE(range != NULL && range->kind == RANGE_MAPPING, CUDA_ERROR_INVALID_VALUE);
+    range->physical->handle_references++;
+    *out = range->physical->handle;
+    return CUDA_SUCCESS;
+}
+
+static CUresult get_properties(CUmemAllocationProp *out, CUmemHandle handle)
+{
+    NOT_NULL(out);
+    struct physical *physical = find_handle(handle);
+    REQUIRE(physical != NULL, CUDA_ERROR_INVALID_VALUE);
+    *out = physical->properties;
+    return CUDA_SUCCESS;
+}
+
+CUAPI CUresult cuMemGetAllocationGranularity(size_t *out, const CUmemAllocationProp *properties, int option)
+{
+    DRIVER_CALL(granularity(out, properties, option));
+}
+CUAPI CUresult cuMemAddressReserve(CUdeviceptr *out, size_t size, size_t align, CUdeviceptr hint, unsigned long long f)
+{
+    DRIVER_CALL(reserve(out, size, align, hint, f));
+}
+CUAPI CUresult cuMemAddressFree(CUdeviceptr start, size_t size) { DRIVER_CALL(unreserve(start, size)); }
+CUAPI CUresult cuMemCreate(CUmemHandle *out, size_t size, const CUmemAllocationProp *p, unsigned long long flags)
+{
+    DRIVER_CALL(create(out, size, p, flags));
+}
+CUAPI CUresult cuMemRelease(CUmemHandle handle) { DRIVER_CALL(release(handle)); }
+CUAPI CUresult cuMemMap(CUdeviceptr start, size_t size, size_t offset, CUmemHandle handle, unsigned long long flags)
+{
+    DRIVER_CALL(map(start, size, offset, handle, flags));
+}
+CUAPI CUresult cuMemUnmap(CUdeviceptr start, size_t size) { DRIVER_CALL(unmap(start, size)); }
+CUAPI CUresult cuMemSetAccess(CUdeviceptr start, size_t size, const CUmemAccessDesc *accesses, size_t count)
+{
+    DRIVER_CALL(set_access(start, size, accesses, count));
+}
+CUAPI CUresult cuMemGetAccess(unsigned long long *flags, const CUmemLocation *location, CUdeviceptr address)
+{
+    DRIVER_CALL(get_access(flags, location, address));
+}
+CUAPI CUresult cuMemRetainAllocationHandle(CUmemHandle *out, void *address) { DRIVER_CALL(retain(out, address)); }
+CUAPI CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp *out, CUmemHandle handle)
+{
+    DRIVER_CALL(get_properties(out, handle));
+}

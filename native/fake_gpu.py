@@ -1,0 +1,252 @@
+"""The modelled machine: a file that stands for the GPUs of a node, for tests and the demo.
+
+The fake libcuda and libnvidia-ml of `native/fake` find it through FRACGPU_FAKE_GPU. This module makes such files and
+reads them as an omniscient observer: what every living process holds, and the most a GPU ever held, which is how a
+test proves that a limit was never exceeded, not even between two looks.
+
+The C header `fake/machine_layout.h` is the only description of the file; cffi reads the marked part of it.
+"""
+
+import fcntl
+import os
+import re
+import struct
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cffi
+
+from fracgpu.native.device_uuid import uuid_bytes, uuid_text
+from fracgpu.native.errors import NativeError
+
+MIB: Final = 1 << 20
+MACHINE_ENV: Final = "FRACGPU_FAKE_GPU"
+VISIBLE_ENV: Final = "FRACGPU_FAKE_VISIBLE"
+LAYOUT_HEADER: Final = Path(__file__).parent / "fake" / "machine_layout.h"
+
+_MAGIC: Final = b"FAKEGPU1"
+_PCI_BUS_ID: Final = re.compile(r"([0-9a-fA-F]{4,8}):([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.0")
+_COMPUTE_CAPABILITY: Final = re.compile(r"([0-9]{1,2})\.([0-9])")
+_BRAND_NVIDIA: Final = 14
+# nvmlDeviceArchitecture_t by compute capability, newest first.
+_ARCHITECTURES: Final = (((10, 0), 10), ((9, 0), 9), ((8, 9), 8), ((8, 0), 7), ((7, 5), 6), ((7, 0), 5), ((6, 0), 4))
+_ARCHITECTURE_MAXWELL: Final = 3
+# struct flock of 64-bit Linux: type, whence, start, length, pid (which must be 0 for OFD commands).
+_FLOCK: Final = struct.Struct("@hhqqi4x")
+
+
+class FakeMachineInvalid(NativeError):
+    """A modelled machine can not be made as described, or a file is not one."""
+
+    default_remedy = "make the machine anew with create_machine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeGpuSpec:
+    """One modelled GPU.
+
+    `memory_bytes` is what NVML calls total; `reserved_bytes` of it belong to the driver and can not be allocated;
+    each context of a process costs `context_bytes` (real ones cost 150 to 600 MiB; the default is deliberately small so
+    that small modelled GPUs hold many processes). `minor` is the number in /dev/nvidia<minor>.
+    """
+
+    uuid: str
+    memory_bytes: int
+    name: str = "NVIDIA H200"
+    minor: int = 0
+    pci_bus_id: str = "0000:01:00.0"
+    compute_capability: str = "9.0"
+    multiprocessors: int = 132
+    context_bytes: int = 64 * MIB
+    reserved_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeProcessUsage:
+    """Bytes that one living process holds on one GPU, contexts included; `pid` in its own pid namespace."""
+
+    pid: int
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeGpuUsage:
+    """One GPU at one moment; `peak_used_bytes` is the most it held since the machine was made or reset_peak."""
+
+    uuid: str
+    minor: int
+    memory_bytes: int
+    used_bytes: int
+    peak_used_bytes: int
+    processes: tuple[FakeProcessUsage, ...]
+
+
+def _load_layout() -> cffi.FFI:
+    parts = re.findall(
+        r"/\* LAYOUT-BEGIN \*/\n(.*?)/\* LAYOUT-END \*/", LAYOUT_HEADER.read_text(encoding="ascii"), flags=re.DOTALL
+    )
+    if len(parts) != 1:
+        raise ValueError(f"{LAYOUT_HEADER}: {len(parts)} marked parts, expected one; restore the LAYOUT markers")
+    ffi = cffi.FFI()
+    ffi.cdef(parts[0])
+    return ffi
+
+
+ffi: Final = _load_layout()
+_SIZES: Final[dict[str, int]] = dict(ffi.typeof("enum fake_layout").relements)
+_GPUS_OFFSET: Final = _SIZES["FAKE_HEADER_BYTES"]
+_SLOTS_OFFSET: Final = _GPUS_OFFSET + _SIZES["FAKE_GPU_COUNT_MAX"] * _SIZES["FAKE_GPU_BYTES"]
+MACHINE_FILE_BYTES: Final = _SLOTS_OFFSET + _SIZES["FAKE_SLOT_COUNT"] * _SIZES["FAKE_SLOT_BYTES"]
+
+
+def create_machine(path: Path, specs: Sequence[FakeGpuSpec]) -> None:
+    """Make the machine file `path` with these GPUs, in this order, replacing atomically one that is there.
+
+    Processes on a replaced machine keep the old one. Raises FakeMachineInvalid naming the GPU and the field at fault,
+    OSError when the directory can not be written.
+    """
+    if len(specs) > _SIZES["FAKE_GPU_COUNT_MAX"]:
+        raise FakeMachineInvalid(f"machine {path}", f"has {len(specs)} GPUs, at most {_SIZES['FAKE_GPU_COUNT_MAX']}")
+    for what in ("uuid", "minor", "pci_bus_id"):
+        repeated = [value for value, count in Counter(getattr(spec, what) for spec in specs).items() if count > 1]
+        if repeated:
+            raise FakeMachineInvalid(f"machine {path}", f"has several GPUs with {what} {repeated[0]}")
+    content = bytearray(MACHINE_FILE_BYTES)
+    header: Any = ffi.new("struct fake_header *")
+    header.magic = int.from_bytes(_MAGIC, "little")
+    header.layout_version = _SIZES["FAKE_LAYOUT_VERSION"]
+    header.gpu_count = len(specs)
+    header.file_bytes = MACHINE_FILE_BYTES
+    encoded = bytes(ffi.buffer(header))
+    content[: len(encoded)] = encoded
+    for index, spec in enumerate(specs):
+        record = _encode_gpu(spec)
+        offset = _GPUS_OFFSET + index * len(record)
+        content[offset : offset + len(record)] = record
+    _write_atomically(path, bytes(content))
+
+
+def _encode_gpu(spec: FakeGpuSpec) -> bytes:
+    pci, capability = _check_gpu(spec)
+    raw: Any = ffi.new("struct fake_gpu *")
+    raw.uuid = uuid_bytes(spec.uuid)
+    raw.name = spec.name.encode()
+    raw.memory_bytes = spec.memory_bytes
+    raw.reserved_bytes = spec.reserved_bytes
+    raw.context_bytes = spec.context_bytes
+    raw.minor = spec.minor
+    raw.pci_domain, raw.pci_bus, raw.pci_device = pci
+    raw.compute_major, raw.compute_minor = capability
+    raw.multiprocessors = spec.multiprocessors
+    raw.brand = _BRAND_NVIDIA
+    raw.architecture = next((code for since, code in _ARCHITECTURES if capability >= since), _ARCHITECTURE_MAXWELL)
+    return bytes(ffi.buffer(raw))
+
+
+def _check_gpu(spec: FakeGpuSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return PCI domain, bus, device and compute capability; raises FakeMachineInvalid for what no GPU has."""
+    subject = f"modelled GPU {spec.uuid}"
+    bus = _PCI_BUS_ID.fullmatch(spec.pci_bus_id)
+    if bus is None:
+        raise FakeMachineInvalid(subject, f"pci_bus_id {spec.pci_bus_id!r} is not of the form 0000:01:00.0")
+    capability = _COMPUTE_CAPABILITY.fullmatch(spec.compute_capability)
+    if capability is None:
+        raise FakeMachineInvalid(subject, f"compute_capability {spec.compute_capability!r} is not of the form 9.0")
+    name = spec.name.encode()
+    if not 0 < len(name) < _SIZES["FAKE_NAME_BYTES"] or b"\0" in name:
+        raise FakeMachineInvalid(subject, f"name of {len(name)} bytes, wants 1 to {_SIZES['FAKE_NAME_BYTES'] - 1}")
+    if not 0 <= spec.reserved_bytes <= spec.memory_bytes < 2**56:
+        raise FakeMachineInvalid(subject, f"memory_bytes {spec.memory_bytes}, reserved_bytes {spec.reserved_bytes}")
+    if spec.context_bytes < 0 or not 0 <= spec.minor < 2**16 or not 0 < spec.multiprocessors < 2**16:
+        raise FakeMachineInvalid(
+            subject,
+            f"context_bytes {spec.context_bytes}, minor {spec.minor}, multiprocessors {spec.multiprocessors}",
+        )
+    return (
+        tuple(int(part, 16) for part in bus.groups()),
+        tuple(int(part) for part in capability.groups()),
+    )
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            # Every container of the machine writes to it, whatever its user.
+            os.fchmod(file.fileno(), 0o666)
+            os.fsync(file.fileno())
+        Path(temporary).rename(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_usage(path: Path) -> tuple[FakeGpuUsage, ...]:
+    """Return what each GPU of the machine at `path` holds now, in the machine's order.
+
+    Only processes count whose slot lock the kernel says is held. Raises FakeMachineInvalid.
+    """
+    descriptor = _open(path)
+    try:
+        return _read(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def reset_peak(path: Path) -> None:
+    """Set every GPU's high-water mark to what it holds now. Raises FakeMachineInvalid."""
+    descriptor = _open(path)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+        for index, gpu in enumerate(_read(path, descriptor)):
+            field = ffi.offsetof("struct fake_gpu", "peak_used_bytes")
+            offset = _GPUS_OFFSET + index * _SIZES["FAKE_GPU_BYTES"] + field
+            os.pwrite(descriptor, gpu.used_bytes.to_bytes(8, "little"), offset)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise FakeMachineInvalid(f"modelled machine {path}", f"can not be opened: {error.strerror}") from error
+
+
+def _read(path: Path, descriptor: int) -> tuple[FakeGpuUsage, ...]:
+    content = os.pread(descriptor, MACHINE_FILE_BYTES + 1, 0)
+    if len(content) != MACHINE_FILE_BYTES or not content.startswith(_MAGIC):
+        raise FakeMachineInvalid(f"modelled machine {path}", f"{len(content)} bytes that are not a machine")
+    header: Any = ffi.from_buffer("struct fake_header *", content)
+    if header.layout_version != _SIZES["FAKE_LAYOUT_VERSION"] or header.gpu_count > _SIZES["FAKE_GPU_COUNT_MAX"]:
+        raise FakeMachineInvalid(f"modelled machine {path}", f"layout version {header.layout_version}")
+    gpus: Any = ffi.cast("struct fake_gpu *", ffi.from_buffer(content) + _GPUS_OFFSET)
+    slots: Any = ffi.cast("struct fake_slot *", ffi.from_buffer(content) + _SLOTS_OFFSET)
+    alive = [slots[i] for i in range(_SIZES["FAKE_SLOT_COUNT"]) if slots[i].state and _is_held(descriptor, i)]
+    return tuple(_usage(gpus[index], index, alive) for index in range(header.gpu_count))
+
+
+def _usage(gpu: Any, index: int, alive: list[Any]) -> FakeGpuUsage:
+    processes = tuple(
+        FakeProcessUsage(pid=slot.pid, used_bytes=slot.used_bytes[index]) for slot in alive if slot.used_bytes[index]
+    )
+    return FakeGpuUsage(
+        uuid=uuid_text(bytes(gpu.uuid)),
+        minor=gpu.minor,
+        memory_bytes=gpu.memory_bytes,
+        used_bytes=sum(process.used_bytes for process in processes),
+        peak_used_bytes=gpu.peak_used_bytes,
+        processes=processes,
+    )
+
+
+def _is_held(descriptor: int, index: int) -> bool:
+    offset = _SLOTS_OFFSET + index * _SIZES["FAKE_SLOT_BYTES"]
+    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0))
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)

@@ -1,0 +1,29 @@
+/*
+ * charge.h: the steps that every accounted allocation and free is made of.
+ *
+ * Reserve before the driver is called, remember the pointer after it succeeded; forget the pointer before the driver
+ * frees it (the driver may hand the same address to another thread at once), discharge after it did.
+ */
+#ifndef FRACGPU_INTERCEPTOR_CHARGE_H
+#define FRACGPU_INTERCEPTOR_CHARGE_H
+
+#include "process.h"
+
+/* Reserve `bytes` of the current context's GPU. CUDA_SUCCESS, or the error that the program gets. */
+CUresult fg_charge_current(uint64_t bytes, enum fg_kind kind, struct fg_charge *charge);
+
+/* The same for a known group. Before it refuses, it takes back what the process's own pools hold unused. */
+CUresult fg_charge_group(struct fg_process *process, struct fg_group *group, uint64_t bytes, enum fg_kind kind,
+                         struct fg_charge *charge);
+
+/* Make a charge be `bytes`, when the driver took another amount than was reserved. False when that is refused: the
+ * charge is then what it was. */
+bool fg_charge_adjust(struct fg_charge *charge, uint64_t bytes);
+
+/* Take back a reservation, or the charge of something that has been freed. */
+void fg_discharge(const struct fg_charge *charge);
+
+/* Remember that `charge` is what `address` costs; false: no memory for it, the caller must free `address` again. */
+bool fg_remember(CUdeviceptr address, const struct fg_charge *charge);
+
+#endif

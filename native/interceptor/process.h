@@ -1,0 +1,76 @@
+/*
+ * process.h: what this process holds: its allocations, and what is charged for which pointer.
+ *
+ * One region that a forked child finds zeroed, which is the state of a process that has not attached yet. The word
+ * that every hook reads first is therefore the fork guard as well.
+ */
+#ifndef FRACGPU_INTERCEPTOR_PROCESS_H
+#define FRACGPU_INTERCEPTOR_PROCESS_H
+
+#include "../limiter/group.h"
+#include "../limiter/table.h"
+#include "cuda_types.h"
+
+enum { FG_DEVICES_MAX = 64, FG_POOLS_MAX = 256 };
+
+enum fg_attach_state {
+    FG_DETACHED = 0,                   /* also what a forked child sees */
+    FG_ATTACHING = 1,
+    FG_ATTACHED = 2
+};
+
+/* A stream-ordered pool; see pools.c. */
+struct fg_pool {
+    uint64_t handle;                   /* 0: unused; FG_POOL_GONE: destroyed, pointers remain */
+    struct fg_group *group;            /* NULL: not in a GPU's memory */
+    uint64_t charged[FG_MEMBERS_MAX];  /* by member */
+    uint64_t in_flight;                /* reserved for calls that have not returned */
+    uint64_t headroom;                 /* see pool_record.h */
+    uint64_t calls;                    /* allocations that have begun and not ended */
+    uint64_t reserved_seen;            /* by the last settlement */
+    uint64_t pointers;                 /* allocations that have not been freed */
+    uint32_t requests;                 /* not 0: a thread is in charge of the pool; how often it was asked to settle */
+};
+
+#define FG_POOL_GONE UINT64_MAX
+
+struct fg_process {
+    uint32_t state;                    /* enum fg_attach_state */
+    uint32_t member_count;
+    uint32_t group_count;
+    uint32_t pools_used;               /* pools [0, pools_used) may be in use */
+    uint32_t pools_adding;             /* a thread is adding a pool */
+    uint32_t pools_hold;               /* a pool has something charged, and may have given it up since */
+    uint8_t group_of_device[FG_DEVICES_MAX];   /* by CUDA ordinal: group index + 1, 0 unknown */
+    struct fg_group groups[FG_MEMBERS_MAX];
+    struct fg_member members[FG_MEMBERS_MAX];
+    struct fracgpu_config configs[FG_MEMBERS_MAX];   /* limits that do not come from a file */
+    struct fg_table pointers;          /* device pointer -> charge; link: pool index for FG_POOL */
+    struct fg_table handles;           /* physical handle -> link: references; bytes: key in `physicals` */
+    struct fg_table physicals;         /* serial number -> charge; link: references */
+    struct fg_table maps;              /* mapped address -> bytes; link: handle */
+    uint64_t last_serial;
+    struct fg_pool pools[FG_POOLS_MAX];
+};
+
+extern struct fg_process *fg_process_region;
+
+/* The attached process, attaching it first where needed; NULL when nothing can be enforced: refuse. */
+struct fg_process *fg_process_attach(void);
+
+/* The attached process, or NULL when this process has nothing charged. */
+static inline struct fg_process *fg_process_attached(void)
+{
+    struct fg_process *process = __atomic_load_n(&fg_process_region, __ATOMIC_ACQUIRE);
+    if (process == NULL || __atomic_load_n(&process->state, __ATOMIC_ACQUIRE) != FG_ATTACHED)
+        return NULL;
+    return process;
+}
+
+static inline struct fg_process *fg_process(void)
+{
+    struct fg_process *process = fg_process_attached();
+    return __builtin_expect(process != NULL, 1) ? process : fg_process_attach();
+}
+
+#endif

@@ -1,0 +1,50 @@
+/*
+ * real.h: the library behind the shim.
+ *
+ * It is a dependency of the shim (DT_NEEDED), so the dynamic linker has loaded it already; its functions are looked up
+ * on its own handle, one by one, when they are first needed. Nothing of the program's symbol lookup is touched.
+ */
+#ifndef FRACGPU_INTERCEPTOR_REAL_H
+#define FRACGPU_INTERCEPTOR_REAL_H
+
+#ifdef FRACGPU_SHIM_NVML
+#include "nvml_types.h"
+#define FG_MISSING NVML_ERROR_FUNCTION_NOT_FOUND
+#else
+#include "cuda_types.h"
+#define FG_MISSING CUDA_ERROR_NOT_FOUND
+#endif
+
+#define HOOK(concern, name, parameters, arguments) FG_REAL_##name,
+#define CALL(name, parameters) FG_REAL_##name,
+enum fg_real_id {
+#include "driver_calls.def"
+#include "hooks.def"
+    FG_REAL_COUNT
+};
+#undef HOOK
+#undef CALL
+
+#define HOOK(concern, name, parameters, arguments) typedef int fg_type_##name parameters;
+#define CALL(name, parameters) typedef int fg_type_##name parameters;
+#include "driver_calls.def"
+#include "hooks.def"
+#undef HOOK
+#undef CALL
+
+/* The implementation of each hook, behind the exported function of the same name. */
+#define HOOK(concern, name, parameters, arguments) int fg_hook_##name parameters;
+#include "hooks.def"
+#undef HOOK
+
+/* The address of a function of the real library, or NULL when that library does not have it. */
+void *fg_real(enum fg_real_id id);
+
+/* Look up everything now, so that no later call has to enter the dynamic linker. */
+void fg_real_resolve_all(void);
+
+/* Call it; FG_MISSING is the answer for a library that does not have it. */
+#define FG_CALL(name, ...) \
+    (fg_real(FG_REAL_##name) == NULL ? (int)FG_MISSING : ((fg_type_##name *)fg_real(FG_REAL_##name))(__VA_ARGS__))
+
+#endif

@@ -1,0 +1,48 @@
+/*
+ * usage.c: how much of an allocation is used, asked by a process that has no part in it (an NVML client).
+ *
+ * It takes no slot and keeps nothing: the file is opened, read slot by slot and closed within the call.
+ */
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "amount.h"
+#include "ledger.h"
+#include "slot_lock.h"
+
+static enum fg_fault add_up(int descriptor, const struct fracgpu_state_header *header, uint64_t *used)
+{
+    uint64_t high_water = fg_min(header->slot_high_water, header->slot_count);
+    uint64_t total = 0;
+    for (uint64_t index = 0; index < high_water; index++) {
+        struct fracgpu_slot slot;
+        off_t offset = (off_t)header->header_bytes + (off_t)index * header->slot_stride_bytes;
+        if (pread(descriptor, &slot, sizeof(slot), offset) != (ssize_t)sizeof(slot))
+            return FG_STATE_SHORT;
+        if (slot.state == FRACGPU_SLOT_LIVE && fg_slot_locked(descriptor, offset))
+            total += fg_amount(slot.committed_bytes) + fg_amount(slot.overhead_bytes);
+    }
+    *used = total;
+    return FG_OK;
+}
+
+enum fg_fault fg_usage_read(const char *path, const uint8_t uuid[16], uint64_t *used)
+{
+    struct stat status;
+    struct fracgpu_state_header header;
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (descriptor < 0)
+        return FG_STATE_UNREADABLE;
+    enum fg_fault fault = FG_OK;
+    if (fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode))
+        fault = FG_STATE_UNREADABLE;
+    else if (pread(descriptor, &header, sizeof(header), 0) != (ssize_t)sizeof(header))
+        fault = FG_STATE_SHORT;
+    else
+        fault = fg_ledger_check(&header, status.st_size, uuid);
+    if (fault == FG_OK)
+        fault = add_up(descriptor, &header, used);
+    close(descriptor);
+    return fault;
+}

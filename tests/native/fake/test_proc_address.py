@@ -1,0 +1,116 @@
+"""cuGetProcAddress: the right symbol for a name, a version and a kind of default stream."""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cuda_process import (
+    INVALID_VALUE,
+    NOT_FOUND,
+    NOT_SUPPORTED,
+    OUT_I32,
+    OUT_U64,
+    SUCCESS,
+    CudaProcess,
+    i32,
+    memory,
+    u64,
+)
+
+Spawn = Callable[..., CudaProcess]
+ROOT = Path(__file__).resolve().parents[3]
+FOUND, NO_SYMBOL, VERSION_TOO_LOW = 0, 1, 2
+LEGACY, PER_THREAD = 1, 2
+
+
+def ask(cuda: CudaProcess, name: str, version: int, flags: int = 0) -> tuple[int, int, int]:
+    """(CUresult, address, status)."""
+    reply = cuda.call("cuGetProcAddress_v2", memory(name.encode() + b"\0"), OUT_U64, i32(version), u64(flags), OUT_I32)
+    return reply.rc, reply.out[0], reply.out[1]
+
+
+def exported(cuda: CudaProcess, symbol: str) -> int:
+    return int(cuda.python(f"result = ctypes.cast(cuda.{symbol}, ctypes.c_void_p).value"))
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "flags", "symbol"),
+    [
+        ("cuMemAlloc", 2000, 0, "cuMemAlloc"),
+        ("cuMemAlloc", 3020, 0, "cuMemAlloc_v2"),
+        ("cuMemAlloc", 12000, 0, "cuMemAlloc_v2"),
+        ("cuMemGetInfo", 12000, 0, "cuMemGetInfo_v2"),
+        ("cuCtxCreate", 2000, 0, "cuCtxCreate"),
+        ("cuCtxCreate", 11030, 0, "cuCtxCreate_v2"),
+        ("cuCtxCreate", 12000, 0, "cuCtxCreate_v3"),
+        ("cuCtxGetDevice", 2000, 0, "cuCtxGetDevice"),
+        ("cuMemAdvise", 8000, 0, "cuMemAdvise"),
+        ("cuMemAllocAsync", 11020, 0, "cuMemAllocAsync"),
+        ("cuMemAllocAsync", 11020, LEGACY, "cuMemAllocAsync"),
+        ("cuMemAllocAsync", 11020, PER_THREAD, "cuMemAllocAsync_ptsz"),
+        ("cuMemcpyHtoD", 12000, PER_THREAD, "cuMemcpyHtoD_v2_ptds"),
+        ("cuMemAlloc", 12000, PER_THREAD, "cuMemAlloc_v2"),
+        ("cuGetProcAddress", 11030, 0, "cuGetProcAddress"),
+        ("cuGetProcAddress", 12000, 0, "cuGetProcAddress_v2"),
+        ("cuLaunchKernel", 12000, PER_THREAD, "cuLaunchKernel_ptsz"),
+    ],
+)
+def test_the_version_and_the_flags_choose(spawn: Spawn, name: str, version: int, flags: int, symbol: str) -> None:
+    cuda = spawn()
+    assert ask(cuda, name, version, flags) == (SUCCESS, exported(cuda, symbol), FOUND)
+
+
+@pytest.mark.parametrize("name", ["", "cuNoSuchThing", "cuMemAlloc_v2x"])
+def test_unknown_names(spawn: Spawn, name: str) -> None:
+    _, address, status = ask(spawn(), name, 12000)
+    assert (address, status) == (0, NO_SYMBOL)
+
+
+def test_names_of_later_versions(spawn: Spawn) -> None:
+    _, address, status = ask(spawn(), "cuMemAllocAsync", 10000)
+    assert (address, status) == (0, VERSION_TOO_LOW)
+
+
+def test_versions_the_driver_does_not_know(spawn: Spawn, model: Any) -> None:
+    cuda = spawn()
+    assert ask(cuda, "cuMemAlloc", 13000)[0] == SUCCESS
+    assert ask(cuda, "cuMemAlloc", 13010)[0] == INVALID_VALUE
+    assert ask(cuda, "cuMemAlloc", 12000, flags=8)[0] == INVALID_VALUE
+    assert ask(cuda, "", 0)[0] == NOT_FOUND
+
+
+def test_null_parameters(spawn: Spawn) -> None:
+    cuda = spawn()
+    name = memory(b"cuInit\0")
+    assert cuda.call("cuGetProcAddress_v2", ["null"], OUT_U64, i32(12000), u64(0), OUT_I32).rc == INVALID_VALUE
+    assert cuda.call("cuGetProcAddress_v2", name, ["null"], i32(12000), u64(0), OUT_I32).rc == INVALID_VALUE
+    assert cuda.call("cuGetProcAddress_v2", name, OUT_U64, i32(12000), u64(0), ["null"]).rc == SUCCESS
+
+
+def symbol_table() -> list[tuple[str, str, str]]:
+    text = (ROOT / "native" / "fake" / "cuda_symbols.def").read_text()
+    return re.findall(r"^(MODEL|ABSENT)\((\w+), (\w+), ", text, flags=re.MULTILINE)
+
+
+def test_exports_are_exactly_the_table(model: Any) -> None:
+    output = subprocess.run(
+        ["nm", "-D", "--defined-only", str(model.libraries.fake_cuda)], check=True, capture_output=True, text=True
+    ).stdout
+    addresses = {name: address for address, _, name in (line.split() for line in output.splitlines())}
+    assert set(addresses) == {symbol for _, symbol, _ in symbol_table()}
+    assert len(set(addresses.values())) == len(addresses), "an interceptor tells functions apart by their addresses"
+
+
+def test_what_is_not_modelled_says_so(spawn: Spawn, model: Any) -> None:
+    cuda = spawn().start()
+    absent = [symbol for kind, symbol, _ in symbol_table() if kind == "ABSENT"]
+    codes = cuda.python(f"result = sorted({{getattr(cuda, name)() for name in {absent!r}}})")
+    assert codes == [NOT_SUPPORTED]
+
+
+def test_private_tables_do_not_exist(spawn: Spawn, model: Any) -> None:
+    reply = spawn().start().call("cuGetExportTable", OUT_U64, memory(bytes(16)))
+    assert (reply.rc, reply.out) == (NOT_FOUND, [0])

@@ -1,0 +1,130 @@
+/* driver_api.h: what the test programs call, looked up as a real program does: by name in libcuda.so.1. */
+#ifndef TESTS_DRIVER_API_H
+#define TESTS_DRIVER_API_H
+
+#include <dlfcn.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MIB ((size_t)1 << 20)
+#define SENTINEL 0x5e5e5e5eu
+#define OUT_OF_MEMORY 2
+#define SYSTEM_NOT_READY 802
+
+typedef void *handle_t;
+
+struct location {
+    int type, id;
+};
+
+struct allocation_prop {
+    int type, handle_types;
+    struct location location;
+    void *reserved;
+    unsigned char flags[8];
+};
+
+struct pool_props {
+    int type, handle_types;
+    struct location location;
+    void *reserved;
+    size_t max_size;
+    unsigned char rest[56];
+};
+
+/* name, parameters */
+#define DRIVER_API(API) \
+    API(cuInit, (unsigned)) \
+    API(cuDeviceGet, (int *, int)) \
+    API(cuDevicePrimaryCtxRetain, (handle_t *, int)) \
+    API(cuCtxSetCurrent, (handle_t)) \
+    API(cuCtxSynchronize, (void)) \
+    API(cuMemAlloc, (unsigned *, unsigned)) \
+    API(cuMemAlloc_v2, (uint64_t *, size_t)) \
+    API(cuMemAllocPitch, (unsigned *, unsigned *, unsigned, unsigned, unsigned)) \
+    API(cuMemAllocPitch_v2, (uint64_t *, size_t *, size_t, size_t, unsigned)) \
+    API(cuMemAllocManaged, (uint64_t *, size_t, unsigned)) \
+    API(cuMemAllocAsync, (uint64_t *, size_t, handle_t)) \
+    API(cuMemAllocAsync_ptsz, (uint64_t *, size_t, handle_t)) \
+    API(cuMemAllocFromPoolAsync, (uint64_t *, size_t, handle_t, handle_t)) \
+    API(cuMemAllocFromPoolAsync_ptsz, (uint64_t *, size_t, handle_t, handle_t)) \
+    API(cuMemFree, (unsigned)) \
+    API(cuMemFree_v2, (uint64_t)) \
+    API(cuMemFreeAsync, (uint64_t, handle_t)) \
+    API(cuMemFreeAsync_ptsz, (uint64_t, handle_t)) \
+    API(cuMemCreate, (uint64_t *, size_t, const struct allocation_prop *, uint64_t)) \
+    API(cuMemRelease, (uint64_t)) \
+    API(cuMemAddressReserve, (uint64_t *, size_t, size_t, uint64_t, uint64_t)) \
+    API(cuMemAddressFree, (uint64_t, size_t)) \
+    API(cuMemMap, (uint64_t, size_t, size_t, uint64_t, uint64_t)) \
+    API(cuMemUnmap, (uint64_t, size_t)) \
+    API(cuMemRetainAllocationHandle, (uint64_t *, void *)) \
+    API(cuMemPoolCreate, (handle_t *, const struct pool_props *)) \
+    API(cuMemPoolDestroy, (handle_t)) \
+    API(cuMemPoolTrimTo, (handle_t, size_t)) \
+    API(cuMemPoolSetAttribute, (handle_t, int, void *)) \
+    API(cuMemPoolGetAttribute, (handle_t, int, void *)) \
+    API(cuDeviceGetMemPool, (handle_t *, int)) \
+    API(cuDeviceGetDefaultMemPool, (handle_t *, int)) \
+    API(cuStreamCreate, (handle_t *, unsigned)) \
+    API(cuStreamSynchronize, (handle_t)) \
+    API(cuStreamSynchronize_ptsz, (handle_t)) \
+    API(cuEventCreate, (handle_t *, unsigned)) \
+    API(cuEventRecord, (handle_t, handle_t)) \
+    API(cuEventSynchronize, (handle_t)) \
+    API(cuMemGetInfo, (unsigned *, unsigned *)) \
+    API(cuMemGetInfo_v2, (size_t *, size_t *)) \
+    API(cuDeviceTotalMem, (unsigned *, int)) \
+    API(cuDeviceTotalMem_v2, (size_t *, int)) \
+    API(cuGetProcAddress, (const char *, void **, int, uint64_t)) \
+    API(cuGetProcAddress_v2, (const char *, void **, int, uint64_t, int *)) \
+    API(cuDriverGetVersion, (int *))
+
+#define DECLARE(name, parameters) static int(*name) parameters;
+DRIVER_API(DECLARE)
+#undef DECLARE
+
+static void *driver_library;
+
+static inline void load_driver(void)
+{
+    driver_library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (driver_library == NULL) {
+        fprintf(stderr, "%s\n", dlerror());
+        exit(4);
+    }
+#define LOAD(name, parameters) \
+    name = (int(*) parameters)dlsym(driver_library, #name); \
+    if (name == NULL) { \
+        fprintf(stderr, "no %s\n", #name); \
+        exit(4); \
+    }
+    DRIVER_API(LOAD)
+#undef LOAD
+}
+
+/* A context on `device`, made current. */
+static inline void use_device(int device)
+{
+    handle_t context;
+    int ordinal;
+    if (cuDeviceGet(&ordinal, device) != 0 || cuDevicePrimaryCtxRetain(&context, ordinal) != 0 ||
+        cuCtxSetCurrent(context) != 0) {
+        fprintf(stderr, "no context on device %d\n", device);
+        exit(4);
+    }
+}
+
+#define CHECK(condition) \
+    do { \
+        if (!(condition)) { \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+            exit(1); \
+        } \
+    } while (0)
+
+#endif

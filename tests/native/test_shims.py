@@ -1,0 +1,80 @@
+"""What the built shims are, read from their ELF headers: nothing that could keep a program from starting."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fracgpu.native.libraries import NativeLibraries
+
+SHIMS = {
+    ("container", "cuda"): "/run/fracgpu/driver/libcuda.so.1",
+    ("container", "nvml"): "/run/fracgpu/driver/libnvidia-ml.so.1",
+    ("standalone", "cuda"): "$ORIGIN/driver/libcuda.so.1",
+    ("standalone", "nvml"): "$ORIGIN/driver/libnvidia-ml.so.1",
+}
+
+
+@pytest.fixture(params=SHIMS, ids=["-".join(key) for key in SHIMS])
+def shim(request: pytest.FixtureRequest, native_build: NativeLibraries) -> tuple[Path, str, str]:
+    build, library = request.param
+    path: Path = getattr(native_build, f"{build}_{library}")
+    return path, library, SHIMS[build, library]
+
+
+def readelf(path: Path, *options: str) -> str:
+    return subprocess.run(["readelf", "-W", *options, path], check=True, capture_output=True, text=True).stdout
+
+
+def dynamic(path: Path, tag: str) -> list[str]:
+    return re.findall(rf"\({tag}\).*\[(.*)\]", readelf(path, "-d"))
+
+
+def test_takes_the_drivers_place_and_needs_the_real_one(shim: tuple[Path, str, str]) -> None:
+    path, library, real = shim
+    assert dynamic(path, "SONAME") == [{"cuda": "libcuda.so.1", "nvml": "libnvidia-ml.so.1"}[library]]
+    needed = dynamic(path, "NEEDED")
+    assert needed[0] == real
+    assert set(needed[1:]) <= {"libc.so.6", "libdl.so.2"}
+
+
+def test_exports_the_hooks_and_nothing_else(shim: tuple[Path, str, str], hooks: tuple[Any, ...]) -> None:
+    path, library, _ = shim
+    defined = re.findall(r"(?:FUNC|OBJECT|NOTYPE)\s+GLOBAL\s+DEFAULT\s+\d+ (\S+)", readelf(path, "--dyn-syms"))
+    assert sorted(defined) == sorted(hook.symbol for hook in hooks if hook.library == library)
+
+
+def test_needs_no_glibc_newer_than_2_17(shim: tuple[Path, str, str]) -> None:
+    versions = set(re.findall(r"@(GLIBC_\w*(?:\.\d+)*)", readelf(shim[0], "--dyn-syms")))
+    assert versions
+    assert all(re.fullmatch(r"GLIBC_\d+(\.\d+)+", version) for version in versions), "a private symbol"
+    assert max(tuple(map(int, version[6:].split("."))) for version in versions) <= (2, 17)
+
+
+def test_runs_nothing_when_it_is_loaded(shim: tuple[Path, str, str]) -> None:
+    headers = readelf(shim[0], "-d", "-S", "-l")
+    assert not re.search(r"INIT_ARRAY|FINI_ARRAY|\(INIT\)|\(FINI\)|\.ctors|\.dtors", headers)
+    assert re.search(r"GNU_STACK\s+\S+ \S+ \S+ \S+ \S+ RW ", headers), "an executable stack"
+    assert "TEXTREL" not in headers
+    assert "NODELETE" in headers
+
+
+def test_no_shim_prints_exits_signals_or_locks(shim: tuple[Path, str, str]) -> None:
+    undefined = set(re.findall(r"UND (\w+)", readelf(shim[0], "--dyn-syms")))
+    allowed = {"open", "close", "read", "pread", "pread64", "fcntl", "mmap", "mmap64", "munmap", "madvise", "syscall"}
+    allowed |= {"open64", "getpid", "nanosleep", "clock_gettime", "dlopen", "dlsym", "__errno_location"}
+    allowed |= {"__fxstat", "__fxstat64", "__xstat", "__xstat64", "memcpy", "memcmp", "memset", "memchr", "memmove"}
+    allowed |= {"strlen", "strnlen", "strcmp", "strncmp", "strchr", "strrchr", "bcmp"}
+    if "standalone" in str(shim[0]):
+        allowed |= {"environ", "__environ", "dladdr", "strspn"}
+    weak = {"__cxa_finalize", "__gmon_start__", "_ITM_deregisterTMCloneTable", "_ITM_registerTMCloneTable"}
+    assert undefined - weak <= allowed
+
+
+def test_container_build_knows_no_environment(native_build: NativeLibraries) -> None:
+    for path in (native_build.container_cuda, native_build.container_nvml):
+        assert "FRACGPU_" not in readelf(path, "-p", ".rodata")
+        assert not re.search(r"getenv|environ", readelf(path, "--dyn-syms"))
+    assert "FRACGPU_ALLOCATION_" in readelf(native_build.standalone_cuda, "-p", ".rodata")
