@@ -1,0 +1,53 @@
+"""``fracgpu lab``: run the exercises, print the table, leave nothing behind."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from fracgpu.driver.errors import FracgpuError
+from fracgpu.driver.log import configure_logging
+
+EXIT_PASSED, EXIT_FAILED, EXIT_UNAVAILABLE = 0, 1, 3
+
+
+def run_lab(arguments: argparse.Namespace) -> int:
+    """Run the lab as the command line asks; return the exit status."""
+    try:
+        from fracgpu.sim.lab import report
+        from fracgpu.sim.lab.options import LabOptions
+        from fracgpu.sim.lab.run import run_exercises
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"fracgpu lab: {error.name} is not installed; pip install 'fracgpu[lab]'\n")
+        return EXIT_UNAVAILABLE
+    configure_logging("debug" if arguments.verbose else "error", json=False)
+    # A polite kill cleans up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, _interrupt)
+    options = LabOptions(fallback=arguments.fallback, log_level="debug" if arguments.verbose else "info")
+    try:
+        result = run_exercises(options, bundle_path=arguments.bundle, on_headline=_print_headline)
+    except KeyboardInterrupt:
+        sys.stderr.write("fracgpu lab: interrupted; nothing is left behind\n")
+        return 128 + signal.SIGINT
+    except (FracgpuError, OSError) as error:
+        sys.stderr.write(f"fracgpu lab: {error}\n")
+        return EXIT_UNAVAILABLE
+    print(report.table(result.outcomes))
+    print()
+    print(report.details(result.outcomes))
+    passed = sum(outcome.passed for outcome in result.outcomes)
+    print(f"\n{passed} of {len(result.outcomes)} passed")
+    if arguments.bundle:
+        print(f"evidence: {arguments.bundle}")
+    return EXIT_PASSED if result.passed else EXIT_FAILED
+
+
+def _print_headline(headline: str) -> None:
+    print(f"fracgpu lab: {headline}", flush=True)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,49 @@
+"""All evidence in one archive: for a bug report, or to show somebody who was not there."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from fracgpu.sim.lab.lab import RESOURCE_API, Lab
+
+_COLLECTIONS = {
+    "pods": "/api/v1/pods",
+    "events": "/api/v1/events",
+    "nodes": "/api/v1/nodes",
+    "resourceclaims": f"{RESOURCE_API}/resourceclaims",
+    "resourceslices": f"{RESOURCE_API}/resourceslices",
+    "deviceclasses": f"{RESOURCE_API}/deviceclasses",
+}
+
+
+def collect(lab: Lab) -> dict[str, bytes]:
+    """Return the evidence by file name: API objects, CDI files, logs. To be called while the lab still runs."""
+    files = {f"{name}.json": _json(lab.api.get(path)) for name, path in _COLLECTIONS.items()}
+    files |= {f"cdi/{path.name}": path.read_bytes() for path in sorted(lab.layout.cdi_dir.glob("*.json"))}
+    if lab.layout.plugin_log.exists():
+        files["plugin.log"] = lab.layout.plugin_log.read_bytes()
+    files |= {f"logs/{name}": content for name, content in _container_logs(lab.layout.pods)}
+    return files
+
+
+def write(path: Path, files: dict[str, bytes], result: object) -> None:
+    """Write the archive, a gzipped tar with one folder; raises OSError."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in {**files, "result.json": _json(result)}.items():
+            member = tarfile.TarInfo(f"fracgpu-lab/{name}")
+            member.size = len(content)
+            member.mode = 0o644
+            archive.addfile(member, io.BytesIO(content))
+
+
+def _container_logs(pods: Path) -> Iterator[tuple[str, bytes]]:
+    for log in sorted(pods.glob("*/*/*.log")):
+        yield str(log.relative_to(pods)), log.read_bytes()
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=2, sort_keys=True, default=str).encode() + b"\n"

@@ -1,0 +1,134 @@
+"""Exercise 3: both pods allocate until they are refused: at their own slice, at the same time, on a card mostly free.
+
+Both programs keep what they have until both were refused, so that one pod's memory cannot be what the other was given.
+
+They do so twice. First through the CUDA driver API, which is where every CUDA program ends up; then through the CUDA
+runtime API (cudaMalloc) as NVIDIA's cuda-bindings 12.8 implement it on the driver's public functions. NVIDIA's
+libcudart cannot be used here: it insists on a driver that proves to be NVIDIA's own, and a simulated GPU has none.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+from fracgpu.native.fake_gpu import FakeGpuUsage, read_usage
+from fracgpu.native.state_file import read_state_file
+from fracgpu.sim.lab.allocations import allocation_directory
+from fracgpu.sim.lab.errors import CommandFailed
+from fracgpu.sim.lab.evidence import Evidence, mib
+from fracgpu.sim.lab.options import MIB
+from fracgpu.sim.lab.stage import SHARING_PODS, STEP_MIB, Stage
+from fracgpu.sim.node.container import ContainerProcess
+
+TITLE = "allocations are refused at the slice, on a card that is mostly free"
+
+_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY and cudaErrorMemoryAllocation
+# A context of the largest GPUs costs 600 MiB, and it counts.
+_CONTEXT_BYTES = 600 * MIB
+_DEADLINE_S = 60.0
+
+
+# Speaks like fracgpu-climb.
+_RUNTIME_PROGRAM = """\
+import json, signal, sys
+from cuda.bindings import runtime as cuda
+step, allocated, pointers = int(sys.argv[1]) << 20, 0, []
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+while True:
+    error, pointer = cuda.cudaMalloc(step)
+    if error != cuda.cudaError_t.cudaSuccess:
+        break
+    allocated += step
+    pointers.append(pointer)
+refused = {"event": "refused", "code": int(error), "name": error.name, "allocated_bytes": allocated}
+print(json.dumps(refused), flush=True)
+signal.sigwait({signal.SIGTERM})
+"""
+
+# Which interface: the call that is refused, and the program that climbs.
+_CLIMBS = {
+    "driver API": ("cuMemAlloc", ["fracgpu-climb", "driver", str(STEP_MIB), "--hold"]),
+    "runtime API": ("cudaMalloc", ["python3", "-c", _RUNTIME_PROGRAM, str(STEP_MIB)]),
+}
+
+
+def run(stage: Stage, evidence: Evidence) -> None:
+    """Climb in both pods at once, through each interface; compare what they got with the slices and the card."""
+    for interface, (call, command) in _CLIMBS.items():
+        refusals, usage = _climb(stage, command)
+        for name, refused in refusals.items():
+            _check_refusal(stage, evidence, f"{name}, {interface}", call, refused)
+        _check_card(stage, evidence, interface, usage)
+        evidence.data[interface] = refusals | {"card_used_bytes": usage.used_bytes}
+    for name in SHARING_PODS:
+        _check_counted(stage, evidence, name)
+
+
+def _climb(stage: Stage, command: list[str]) -> tuple[dict[str, dict[str, Any]], FakeGpuUsage]:
+    """Run the command in both pods; return how each was refused, and the card while both still hold their memory."""
+    processes: list[ContainerProcess] = []
+    watchdog = threading.Timer(_DEADLINE_S, _kill_all, [processes])
+    watchdog.start()
+    try:
+        processes += [stage.lab.spawn(name, command) for name in SHARING_PODS]
+        pairs = zip(SHARING_PODS, processes, strict=True)
+        refusals = {name: _await_refusal(name, process) for name, process in pairs}
+        return refusals, read_usage(stage.lab.layout.machine)[0]
+    finally:
+        watchdog.cancel()
+        for process in processes:
+            process.terminate()
+            process.communicate()
+
+
+def _kill_all(processes: list[ContainerProcess]) -> None:
+    for process in processes:
+        process.kill()
+
+
+def _await_refusal(name: str, process: ContainerProcess) -> dict[str, Any]:
+    """Read the program's lines until it says that it was refused; raises CommandFailed when it never does."""
+    last = b""
+    for line in process.lines():
+        last = line
+        event: dict[str, Any] = json.loads(line)
+        if event["event"] == "refused":
+            return event
+    stderr = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
+    raise CommandFailed(
+        f"pod {name}", f"the climbing program was never refused: {stderr or last!r}", remedy="see its output"
+    )
+
+
+def _check_refusal(stage: Stage, evidence: Evidence, who: str, call: str, refused: dict[str, Any]) -> None:
+    limit, allocated = stage.sizes.slice_bytes, refused["allocated_bytes"]
+    lowest = limit - STEP_MIB * MIB - _CONTEXT_BYTES
+    evidence.check(
+        f"{who}: refused at the slice of {mib(limit)}",
+        refused["code"] == _OUT_OF_MEMORY and lowest <= allocated <= limit,
+        f"{call} refused after {mib(allocated)}: {refused['name']} ({refused['code']})",
+    )
+
+
+def _check_card(stage: Stage, evidence: Evidence, interface: str, usage: FakeGpuUsage) -> None:
+    """Look at the hardware from outside: what both programs hold together, and what nobody holds."""
+    free = usage.memory_bytes - usage.used_bytes
+    both = len(SHARING_PODS) * stage.sizes.slice_bytes
+    evidence.check(
+        f"{interface}: the card itself had room",
+        usage.used_bytes <= both and free >= usage.memory_bytes - both,
+        f"both pods together hold {mib(usage.used_bytes)}, {mib(free)} of the card are free: the interceptor refused",
+    )
+
+
+def _check_counted(stage: Stage, evidence: Evidence, name: str) -> None:
+    """Read from the host what the interceptor counted for the pod's allocation."""
+    claim = stage.lab.claims_of(stage.lab.pod(name))[0]
+    state = read_state_file(allocation_directory(stage.lab.layout.run_dir, claim) / "state")
+    evidence.check(
+        f"{name}: the refusals are on record",
+        state.refusals >= len(_CLIMBS) and state.peak_bytes <= stage.sizes.slice_bytes,
+        f"state file: {state.refusals} refusals, peak {mib(state.peak_bytes)}, now {mib(state.used_bytes)}",
+    )

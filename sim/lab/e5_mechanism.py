@@ -1,0 +1,135 @@
+"""Exercise 5: how it works, seen from inside and from outside: CDI file, mounts, library, config page, environment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from fracgpu.driver.names import (
+    CONTAINER_ALLOCATIONS_DIR,
+    allocation_env_key,
+    allocation_hash,
+    cdi_device_id,
+)
+from fracgpu.native.config_page import decode_config_page
+from fracgpu.sim.lab.allocations import allocation_directory, allocation_ids, cdi_file
+from fracgpu.sim.lab.evidence import Evidence, mib
+from fracgpu.sim.lab.stage import SHARING_PODS, Stage
+from fracgpu.sim.node.api import Json
+from fracgpu.sim.node.mounts import unescape_mount_path
+
+TITLE = "the mechanism: CDI file, mounted interceptor, config page"
+
+_LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
+
+
+def run(stage: Stage, evidence: Evidence) -> None:
+    """Follow the chain of the first pod from its claim to the library in its container."""
+    name = SHARING_PODS[0]
+    claim = stage.lab.claims_of(stage.lab.pod(name))[0]
+    spec = _check_cdi_file(stage, evidence, claim)
+    mounts = {mount["containerPath"]: mount["hostPath"] for mount in _mounts(spec)}
+    if stage.lab.isolation.mounts:
+        _check_mounts(stage, evidence, name, mounts)
+    else:
+        _check_prefix(stage, evidence, name)
+    _check_config_page(stage, evidence, claim)
+    _check_environment(stage, evidence, name, claim)
+
+
+def _check_cdi_file(stage: Stage, evidence: Evidence, claim: Json) -> Json:
+    path = cdi_file(stage.lab.layout.cdi_dir, claim)
+    spec: Json = json.loads(path.read_bytes())
+    device_ids = {f"{spec['kind']}={device['name']}" for device in spec["devices"]}
+    expected = {cdi_device_id(allocation) for allocation in allocation_ids(claim)}
+    evidence.check(
+        "the CDI file on disk names the claim's allocation",
+        device_ids == expected,
+        f"{path.name} (cdiVersion {spec['cdiVersion']}): {', '.join(sorted(device_ids))}",
+    )
+    evidence.data["cdi"] = spec
+    return spec
+
+
+def _check_mounts(stage: Stage, evidence: Evidence, name: str, mounts: dict[str, str]) -> None:
+    """Compare the container's own mount table and the bytes that it sees with the CDI file and the library store."""
+    mountinfo = stage.lab.output_of(name, ["cat", "/proc/self/mountinfo"])
+    seen = {unescape_mount_path(line.split(" ")[4]) for line in mountinfo.splitlines()}
+    resolved = {str(Path(target).resolve()) for target in mounts}
+    missing = sorted(resolved - seen)
+    evidence.check(
+        "the container's mount table has every mount of the file",
+        bool(resolved) and not missing,
+        f"{len(resolved)} mounts, missing: {', '.join(missing) or 'none'}",
+    )
+    for library in _LIBRARIES:
+        targets = [target for target in mounts if target.endswith(f"/{library}") and not target.startswith("/run/")]
+        paths = [path for path in targets if Path(path).parent.is_dir()] or targets
+        inside = {line.split()[0] for line in stage.lab.output_of(name, ["sha256sum", *paths]).splitlines()}
+        ours = _digest(stage.lab.libraries.directory / "container" / library)
+        evidence.check(
+            f"{library} in the container is the interceptor",
+            bool(paths) and inside == {ours},
+            f"sha256 {ours[:16]}... at {', '.join(paths)} from {_short(stage, mounts[paths[0]])}"
+            if paths
+            else "not mounted",
+        )
+    evidence.data["mountinfo"] = mountinfo
+
+
+def _check_prefix(stage: Stage, evidence: Evidence, name: str) -> None:
+    """Without namespaces: the prefix that LD_LIBRARY_PATH names holds the stand-alone interceptor."""
+    prefix = stage.lab.output_of(name, ["sh", "-c", 'echo "$FRACGPU_PREFIX"']).strip()
+    for library in _LIBRARIES:
+        seen = stage.lab.output_of(name, ["sha256sum", f"{prefix}/{library}"]).split()[0]
+        ours = _digest(stage.lab.libraries.directory / "standalone" / library)
+        evidence.check(
+            f"{library} in the prefix is the stand-alone interceptor",
+            seen == ours,
+            f"sha256 {seen[:16]}... at {_short(stage, prefix)}/{library}",
+        )
+
+
+def _check_config_page(stage: Stage, evidence: Evidence, claim: Json) -> None:
+    allocation = allocation_ids(claim)[0]
+    page = decode_config_page((allocation_directory(stage.lab.layout.run_dir, claim) / "config").read_bytes())
+    limit = page.memory_limit_bytes
+    evidence.check(
+        "the config page says what the claim says",
+        page.allocation_id == allocation and limit == stage.sizes.slice_bytes,
+        f"{page.allocation_id}: {'no limit' if limit is None else mib(limit)}, cores {page.cores_percent}",
+    )
+    if stage.lab.isolation.mounts:
+        path = f"{CONTAINER_ALLOCATIONS_DIR}/{allocation}/config"
+        result = stage.lab.execute(claim["metadata"]["name"], ["sh", "-c", f"echo > {path}"])
+        evidence.check("the container cannot change it", result.exit_code != 0, result.stderr.strip())
+
+
+def _check_environment(stage: Stage, evidence: Evidence, name: str, claim: Json) -> None:
+    """The environment informs: it repeats the limit under the allocation's own key."""
+    allocation = allocation_ids(claim)[0]
+    environment = dict(line.split("=", 1) for line in stage.lab.output_of(name, ["env"]).splitlines() if "=" in line)
+    key = allocation_env_key(allocation)
+    value = environment.get(key, "")
+    gpu = stage.lab.gpus[0].uuid
+    evidence.check(
+        "the environment names the allocation",
+        f"{stage.sizes.slice_mib}Mi" in value.split() and gpu in value.split(),
+        f"{key}={value}" if value else f"no variable for {allocation_hash(allocation)}",
+    )
+    evidence.data["environment"] = environment
+
+
+def _mounts(spec: Json) -> list[Json]:
+    edits = [spec.get("containerEdits") or {}, *(device["containerEdits"] for device in spec["devices"])]
+    return [mount for edit in edits for mount in edit.get("mounts") or []]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _short(stage: Stage, path: str) -> str:
+    """Leave out the temporary directory that all files of the lab share."""
+    return path.replace(str(stage.lab.layout.base), "<lab>")

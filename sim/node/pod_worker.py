@@ -1,0 +1,243 @@
+"""The life of one pod on a node: claims, containers, status, end.
+
+The order is the kubelet's. Claims are prepared before anything of the pod exists, again and again until they are; they
+are released after the last container stopped; only then does a deleted pod leave the API.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fracgpu.driver.errors import FracgpuError
+from fracgpu.sim.node.api import ApiError, Json, KubeApi
+from fracgpu.sim.node.claims import ClaimManager
+from fracgpu.sim.node.clock import now
+from fracgpu.sim.node.errors import ContainerStartError
+from fracgpu.sim.node.events import EventRecorder
+from fracgpu.sim.node.pod_status import TERMINAL_PHASES, pod_status
+from fracgpu.sim.node.runner import ContainerRunner
+from fracgpu.sim.node.runtime import ContainerRuntime
+from fracgpu.sim.node.timings import Timings, backoff
+
+_LOG = logging.getLogger(__name__)
+_DEFAULT_GRACE_S = 30
+_API_RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeServices:
+    """What a pod worker needs of its node."""
+
+    api: KubeApi
+    claims: ClaimManager
+    runtime: ContainerRuntime
+    events: EventRecorder
+    timings: Timings
+    host_ip: str
+
+
+class PodWorker:
+    """Runs one pod in a thread of its own until it is gone from the API or the node stops."""
+
+    def __init__(self, pod: Json, services: NodeServices) -> None:
+        self._pod = pod
+        self._services = services
+        self._runners: dict[str, ContainerRunner] = {}
+        self._start_time = now()
+        # A container that ran before this node was restarted runs again: that is a restart.
+        self._restarts_before = {
+            one["name"]: one["restartCount"] + 1
+            for one in pod.get("status", {}).get("containerStatuses") or []
+            if one.get("containerID")
+        }
+        self._changed = threading.Condition()
+        self._dirty = False
+        self._vanished = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"pod-{pod['metadata']['name']}", daemon=True)
+
+    def start(self) -> None:
+        """Start the pod's thread."""
+        self._thread.start()
+
+    def update(self, pod: Json) -> None:
+        """Take note of a newer version of the pod object (deletion, mostly)."""
+        self._mark(lambda: setattr(self, "_pod", pod))
+
+    def vanish(self) -> None:
+        """Take note that the pod object is gone from the API: end everything without grace."""
+        self._mark(lambda: setattr(self, "_vanished", True))
+
+    def stop(self) -> None:
+        """End the containers without telling the API: the node goes down. `join` waits for it."""
+        self._mark(lambda: setattr(self, "_stopping", True))
+
+    def join(self) -> None:
+        """Wait for the pod's thread."""
+        self._thread.join()
+
+    @property
+    def done(self) -> bool:
+        """Tell whether the thread has ended."""
+        return not self._thread.is_alive()
+
+    def runner(self, container: str | None) -> ContainerRunner:
+        """Return the runner of a container, of the first one without a name; raises ContainerStartError."""
+        name = container or self._pod["spec"]["containers"][0]["name"]
+        if name not in self._runners:
+            metadata = self._pod["metadata"]
+            subject = f"container {metadata['namespace']}/{metadata['name']}/{name}"
+            raise ContainerStartError(subject, "it is not running", remedy="see the events of the pod")
+        return self._runners[name]
+
+    def _mark(self, change: Callable[[], None]) -> None:
+        with self._changed:
+            change()
+            self._dirty = True
+            self._changed.notify_all()
+
+    def _touch(self) -> None:
+        self._mark(lambda: None)
+
+    @property
+    def _leaving(self) -> bool:
+        return self._stopping or self._vanished or "deletionTimestamp" in self._pod["metadata"]
+
+    def _wait(self) -> None:
+        """Sleep until something changes."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._dirty)
+            self._dirty = False
+
+    def _pause(self, seconds: float, *, unless: Callable[[], bool]) -> None:
+        """Sleep before the next try, unless there is a reason not to try again."""
+        with self._changed:
+            self._changed.wait_for(unless, seconds)
+
+    def _run(self) -> None:
+        try:
+            finished_before = self._pod.get("status", {}).get("phase") in TERMINAL_PHASES
+            if not finished_before and self._prepare():
+                self._start_containers()
+                self._supervise()
+            self._end()
+        except Exception:
+            _LOG.exception("pod worker failed pod=%s", self._pod["metadata"]["name"])
+
+    def _prepare(self) -> bool:
+        """Prepare the claims until that succeeds; False when the pod leaves before."""
+        delays = backoff(self._services.timings.prepare_retry)
+        self._sync_status()
+        while not self._leaving:
+            try:
+                self._services.claims.prepare(self._pod)
+            except FracgpuError as error:
+                self._services.events.warning(self._pod, "FailedPrepareDynamicResources", str(error))
+            else:
+                return not self._leaving
+            self._pause(next(delays), unless=lambda: self._leaving)
+        return False
+
+    def _start_containers(self) -> None:
+        for container in self._pod["spec"]["containers"]:
+            self._runners[container["name"]] = self._runner_for(container)
+        for runner in self._runners.values():
+            runner.start()
+
+    def _runner_for(self, container: Json) -> ContainerRunner:
+        services, pod, name = self._services, self._pod, container["name"]
+        record = {"Normal": services.events.normal, "Warning": services.events.warning}
+        return ContainerRunner(
+            name=name,
+            make_spec=lambda: services.runtime.container_spec(
+                pod, container, services.claims.cdi_devices(pod, container)
+            ),
+            log_path=lambda restart: services.runtime.log_path(pod, name, restart),
+            restart_policy=pod["spec"].get("restartPolicy", "Always"),
+            timings=services.timings,
+            on_change=self._touch,
+            on_event=lambda kind, reason, message: record[kind](pod, reason, message),
+            restarts=self._restarts_before.get(name, 0),
+        )
+
+    def _supervise(self) -> None:
+        """Keep the status up to date until the pod leaves or all containers have finished."""
+        while not self._leaving:
+            self._sync_status()
+            if all(runner.view.finished for runner in self._runners.values()):
+                return
+            self._wait()
+
+    def _end(self) -> None:
+        self._stop_containers()
+        if self._stopping:
+            return
+        self._sync_status()
+        self._release()
+        while not self._leaving:
+            self._wait()
+        if not (self._stopping or self._vanished):
+            self._remove_from_api()
+
+    def _stop_containers(self) -> None:
+        if self._stopping or self._vanished:
+            grace = 0.0
+        else:
+            grace = float(self._pod["metadata"].get("deletionGracePeriodSeconds", _DEFAULT_GRACE_S))
+        running = [runner for runner in self._runners.values() if not runner.view.finished]
+        if running and not self._stopping:
+            self._services.events.normal(self._pod, "Killing", f"Stopping {', '.join(one.name for one in running)}")
+        stoppers = [threading.Thread(target=runner.stop, args=(grace,)) for runner in running]
+        for stopper in stoppers:
+            stopper.start()
+        for stopper in stoppers:
+            stopper.join()
+
+    def _release(self) -> None:
+        """Release the claims; a pod whose claims cannot be released stays, as on a real node."""
+        delays = backoff(self._services.timings.release_retry)
+        while not self._stopping:
+            try:
+                self._services.claims.release(self._pod["metadata"]["uid"])
+            except FracgpuError as error:
+                self._services.events.warning(self._pod, "FailedUnprepareDynamicResources", str(error))
+                self._pause(next(delays), unless=lambda: self._stopping)
+            else:
+                return
+
+    def _sync_status(self) -> None:
+        """Write the pod's status if it differs from what the API has; a conflict is tried again on fresh data."""
+        metadata = self._pod["metadata"]
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+        views = {name: runner.view for name, runner in self._runners.items()}
+        while not (self._vanished or self._stopping):
+            try:
+                current = self._services.api.get(path)
+                if current["metadata"]["uid"] != metadata["uid"]:
+                    return
+                status = pod_status(current, views, host_ip=self._services.host_ip, start_time=self._start_time)
+                if status != current.get("status"):
+                    self._services.api.replace(f"{path}/status", {**current, "status": status})
+                return
+            except ApiError as error:
+                if error.code == 404:
+                    return
+                if error.code != 409:
+                    _LOG.error("pod status refused pod=%s error=%s", metadata["name"], error)
+                    return
+            except OSError as error:
+                _LOG.warning("API server not reachable error=%s", error)
+                self._pause(_API_RETRY_S, unless=lambda: self._stopping)
+
+    def _remove_from_api(self) -> None:
+        metadata = self._pod["metadata"]
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+        try:
+            options = {"gracePeriodSeconds": 0, "preconditions": {"uid": metadata["uid"]}}
+            self._services.api.delete(path, {"apiVersion": "v1", "kind": "DeleteOptions", **options})
+        except ApiError as error:
+            if error.code not in {404, 409}:
+                raise
