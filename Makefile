@@ -23,20 +23,20 @@ demo: native    ## two pods share one (simulated) GPU: the five exercises, PASS 
 
 test: native    ## all tests of the fast tier, sanitizer builds of the C code included
 	@sh tools/bootstrap.sh cc
-	@$(MAKE) --no-print-directory sanitize
+	@$(MAKE) --no-print-directory --silent sanitize
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 native: $(STAMP) ## build interceptor, model GPU and probes into build/native
-	@$(MAKE) --no-print-directory -C native OUT=$(CURDIR)/build/native PYTHON=$(PYTHON)
+	@$(MAKE) --no-print-directory --silent -C native OUT=$(CURDIR)/build/native PYTHON=$(PYTHON)
 
 sanitize: $(STAMP) ## build and run the C unit tests under ASan and UBSan
-	@$(MAKE) --no-print-directory -C native OUT=$(CURDIR)/build/native PYTHON=$(PYTHON) sanitize
+	@$(MAKE) --no-print-directory --silent -C native OUT=$(CURDIR)/build/native PYTHON=$(PYTHON) sanitize
 
 lint: $(STAMP) $(LINKTREE) ## ruff (lint, format) and mypy --strict over every file
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@cd build/typecheck && $(PYTHON) -m mypy --config-file $(CURDIR)/pyproject.toml -p fracgpu
-	@$(PYTHON) -m mypy --config-file pyproject.toml setup.py bench tests
+	@MYPYPATH=build/typecheck $(PYTHON) -m mypy setup.py bench tests
 
 format: $(STAMP) ## let ruff rewrite what it can
 	@$(PYTHON) -m ruff check --fix .
@@ -49,8 +49,8 @@ $(LINKTREE): Makefile
 proto: $(STAMP) $(LINKTREE) ## regenerate the committed gRPC stubs
 	@$(PYTHON) -m fracgpu.proto.generate
 
-bench: native   ## measure; numbers go to bench/results/
-	@$(PYTHON) -m bench
+bench: native   ## nanoseconds per intercepted call, against the direct call in the same run
+	@$(PYTHON) bench/native/run.py
 
 lock: $(STAMP)  ## pin every dependency again, within the bounds of pyproject.toml
 	@$(PYTHON) -m piptools compile --quiet --all-extras --allow-unsafe --generate-hashes --strip-extras \
