@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import TypedDict, Unpack
 
 import pytest
 
@@ -10,14 +11,21 @@ KIND = "gpu.fracgpu.dev/claim"
 MOUNT = Mount(host_path="/h", container_path="/c", options=("ro",))
 
 
-def device(name: str = "d0", **edits: tuple[object, ...]) -> CdiDevice:
-    return CdiDevice(name=name, edits=ContainerEdits(**{"env": ("A=1",), **edits}))  # type: ignore[arg-type]
+class Edits(TypedDict, total=False):
+    env: tuple[str, ...]
+    device_nodes: tuple[DeviceNode, ...]
+    mounts: tuple[Mount, ...]
+
+
+def device(name: str = "d0", **edits: Unpack[Edits]) -> CdiDevice:
+    complete: Edits = {"env": ("A=1",), **edits}
+    return CdiDevice(name=name, edits=ContainerEdits(**complete))
 
 
 GOOD = CdiSpec(vendor="gpu.fracgpu.dev", device_class="claim", devices=(device(mounts=(MOUNT,)),))
 
 
-def with_device(**edits: tuple[object, ...]) -> CdiSpec:
+def with_device(**edits: Unpack[Edits]) -> CdiSpec:
     return replace(GOOD, devices=(device(**edits),))
 
 

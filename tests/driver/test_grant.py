@@ -21,17 +21,19 @@ RESULT = {
 GRANT = {"apiVersion": "gpu.fracgpu.dev/v1alpha1", "kind": "FractionGrant", "results": [RESULT]}
 
 COUNTS = st.integers(0, 2**63 - 1)
-RESULTS = st.fixed_dictionaries(
-    {
-        "request": st.sampled_from(["a", "a/b"]),
-        "pool": st.just("n1"),
-        "device": st.just("gpu-1"),
-        "ordinal": COUNTS,
-        "memory_bytes": COUNTS,
-        "cores": COUNTS,
-        "slots": COUNTS,
-    }
-).map(lambda fields: GrantResult(**fields))
+
+
+@st.composite
+def grant_results(draw: st.DrawFn) -> GrantResult:
+    return GrantResult(
+        request=draw(st.sampled_from(["a", "a/b"])),
+        pool="n1",
+        device="gpu-1",
+        ordinal=draw(COUNTS),
+        memory_bytes=draw(COUNTS),
+        cores=draw(COUNTS),
+        slots=draw(COUNTS),
+    )
 
 
 def test_reads_a_grant_and_finds_results() -> None:
@@ -43,7 +45,7 @@ def test_reads_a_grant_and_finds_results() -> None:
     assert grant.find(request="gpu", pool="n1", device="gpu-8f2c1a00", ordinal=0) is None
 
 
-@given(st.lists(RESULTS, max_size=4, unique_by=lambda result: result.ordinal))
+@given(st.lists(grant_results(), max_size=4, unique_by=lambda result: result.ordinal))
 def test_round_trips_through_canonical_json(results: list[GrantResult]) -> None:
     grant = FractionGrant(results=tuple(results))
     assert parse_grant(json.loads(canonical_json(grant.to_parameters())), source="FromClass") == grant

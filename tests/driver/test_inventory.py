@@ -18,7 +18,7 @@ UUIDS = [GpuUuid(f"GPU-{n:08x}-1111-2222-3333-444455556666") for n in range(3)]
 NOT_SUPPORTED, NOT_FOUND, DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND, LOST, UNKNOWN = 3, 6, 9, 12, 15, 999
 
 # Function to the fields of Gpu that are unknown without it.
-OPTIONAL = {
+OPTIONAL: dict[str, dict[str, object]] = {
     "nvmlDeviceGetName": {"product_name": ""},
     "nvmlDeviceGetBrand": {"brand": ""},
     "nvmlDeviceGetArchitecture": {"architecture": ""},

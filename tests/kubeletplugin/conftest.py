@@ -6,7 +6,7 @@ import copy
 import queue
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -284,7 +284,7 @@ def world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-def make_world(tmp_path: Path) -> Iterator[Any]:
+def make_world(tmp_path: Path) -> Callable[[], World]:
     """Returns a function that makes a new node each time (hypothesis runs one test many times)."""
     made = 0
 

@@ -1,6 +1,7 @@
 """ResourceSlices, against the API server's validation rules (k8s.io/kubernetes pkg/apis/resource/validation)."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -246,11 +247,12 @@ def test_slices_are_compared_by_meaning(world: Any) -> None:
     stored["spec"]["devices"][0]["capacity"]["memory"]["value"] = "45056Mi"
     stored["spec"]["devices"][0]["taints"] = []
     assert same_slice(wanted, stored)
-    for change in (
+    changes: tuple[Callable[[], object], ...] = (
         lambda: stored["spec"]["devices"][0]["attributes"].update(more={"int": 1}),
         lambda: stored["spec"]["devices"][0]["attributes"].pop("more"),
         lambda: stored["metadata"]["ownerReferences"][0].update(uid="other"),
-    ):
+    )
+    for change in changes:
         was = same_slice(wanted, stored)
         change()
         assert same_slice(wanted, stored) is not was

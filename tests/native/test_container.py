@@ -124,6 +124,16 @@ def write(offset: int, layout: str, value: int) -> Callable[[Path], object]:
     return change
 
 
+def become_a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def become_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def another_gpu(path: Path) -> None:
     path.write_bytes(new_state_file(GPUS[1]))
 
@@ -138,8 +148,8 @@ def unlimited_slots(path: Path) -> None:
         damage("absent", Path.unlink),
         damage("empty", lambda path: os.truncate(path, 0)),
         damage("truncated", lambda path: os.truncate(path, abi.CONFIG_FILE_BYTES - 1)),
-        damage("a directory", lambda path: (path.unlink(), path.mkdir())),
-        damage("a pipe", lambda path: (path.unlink(), os.mkfifo(path))),
+        damage("a directory", become_a_directory),
+        damage("a pipe", become_a_pipe),
         damage("bad magic", write(0, "<Q", 0)),
         damage("version of the future", write(8, "<I", 2)),
         damage("impossible header", write(12, "<I", 0)),
@@ -164,7 +174,7 @@ def test_unusable_page_closes_the_gpu(container: Any, client: Path, change: Call
         damage("absent", Path.unlink),
         damage("empty", lambda path: os.truncate(path, 0)),
         damage("short", lambda path: os.truncate(path, abi.STATE_FILE_BYTES - 1)),
-        damage("a directory", lambda path: (path.unlink(), path.mkdir())),
+        damage("a directory", become_a_directory),
         damage("bad magic", write(0, "<Q", 0)),
         damage("version of the future", write(8, "<I", 2)),
         damage("impossible header", write(12, "<I", 0)),

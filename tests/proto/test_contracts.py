@@ -187,7 +187,8 @@ def test_a_server_answers_under_the_full_method_name(tmp_path: Path) -> None:
     server.start()
     try:
         with grpc.insecure_channel(address) as channel:
-            raw = channel.unary_unary("/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin/NodePrepareResources")
+            method = "/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin/NodePrepareResources"
+            raw: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
             answer = raw(b"\x0a\x03\x12\x01u")
     finally:
         server.stop(None).wait()

@@ -5,7 +5,6 @@ into the model or need a GPU of a chosen size ask for the fixture `model` and ar
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,10 +15,7 @@ import pytest
 from fracgpu.native import fake_gpu
 from fracgpu.native.fake_gpu import FakeGpuSpec, FakeGpuUsage
 from fracgpu.native.libraries import NativeLibraries
-
-# pytest's importlib mode puts no test folder on the path.
-sys.path.insert(0, str(Path(__file__).parent))
-from cuda_process import CudaProcess
+from tests.native.fake.cuda_process import CudaProcess
 
 MIB = 1 << 20
 REAL = os.environ.get("FRACGPU_TEST_GPU") == "real"

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cuda_process import (
+
+from tests.native.fake.cuda_process import (
     INVALID_DEVICE,
     INVALID_VALUE,
     MIB,
@@ -33,12 +34,13 @@ def uuids(process: CudaProcess) -> list[str]:
 
 def test_nothing_works_before_initialisation(spawn: Spawn) -> None:
     process = spawn()
-    for name, arguments in {
+    calls: dict[str, list[list[Any]]] = {
         "cuDeviceGetCount": [OUT_I32],
         "cuCtxGetCurrent": [OUT_U64],
         "cuMemGetInfo_v2": [OUT_U64, OUT_U64],
         "cuMemFree_v2": [["u64", 0]],
-    }.items():
+    }
+    for name, arguments in calls.items():
         assert process.call(name, *arguments).rc == NOT_INITIALIZED, name
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cuda_process import (
+
+from tests.native.fake.cuda_process import (
     GRANULE,
     INVALID_CONTEXT,
     INVALID_HANDLE,

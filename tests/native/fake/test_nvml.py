@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cuda_process import MIB, CudaProcess
 
 from fracgpu.native import fake_gpu
+from tests.native.fake.cuda_process import MIB, CudaProcess
 
 Spawn = Callable[..., CudaProcess]
 CONTEXT = 16 * MIB

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cuda_process import (
+
+from tests.native.fake.cuda_process import (
     INVALID_HANDLE,
     INVALID_VALUE,
     MIB,

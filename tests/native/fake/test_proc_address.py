@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cuda_process import (
+
+from tests.native.fake.cuda_process import (
     INVALID_VALUE,
     NOT_FOUND,
     NOT_SUPPORTED,

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cuda_process import (
+
+from fracgpu.native import fake_gpu
+from tests.native.fake.cuda_process import (
     MIB,
     NOT_INITIALIZED,
     OUT_I32,
@@ -18,8 +20,6 @@ from cuda_process import (
     u32,
     u64,
 )
-
-from fracgpu.native import fake_gpu
 
 Spawn = Callable[..., CudaProcess]
 CONTEXT = 16 * MIB

@@ -72,7 +72,8 @@ def run(environment: dict[str, str], major: str) -> dict[str, Any]:
         text=True,
         check=True,
     )
-    return json.loads(done.stdout)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 @pytest.mark.parametrize("major", RUNTIMES)

@@ -1,9 +1,11 @@
 """Virtual memory management: physical memory lives until neither a handle nor a mapping refers to it."""
 
 import struct
+from typing import Any
 
 import pytest
-from cuda_process import (
+
+from tests.native.fake.cuda_process import (
     GRANULE,
     INVALID_DEVICE,
     INVALID_VALUE,
@@ -129,7 +131,7 @@ def test_bad_handles_and_addresses_are_refused(cuda: CudaProcess) -> None:
     handle = create(cuda, GRANULE)
     address = reserve(cuda, 2 * GRANULE)
 
-    def refused(name: str, *arguments: list[object]) -> bool:
+    def refused(name: str, *arguments: list[Any]) -> bool:
         return cuda.call(name, *arguments).rc == INVALID_VALUE
 
     assert cuda.call("cuMemCreate", OUT_U64, u64(GRANULE), properties(device=9), u64(0)).rc == INVALID_DEVICE
