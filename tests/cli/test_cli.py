@@ -113,6 +113,8 @@ def test_an_interrupted_lab_leaves_nothing(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(directory)},
+        # A shell starts background jobs with SIGINT ignored, and a test run may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         assert "simulated GPU" in process.stdout.readline()

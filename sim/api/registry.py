@@ -1,0 +1,264 @@
+"""Create, read, update and patch with the semantics of a real API server, on top of the store.
+
+Every operation takes the store's lock for its whole length: the emulator's writes are serialised as etcd's transactions
+are, and what one validates is what it stores.
+"""
+
+from __future__ import annotations
+
+import copy
+import secrets
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fracgpu.sim.api.deletion import DeleteOptions, Deletion
+from fracgpu.sim.api.errors import (
+    already_exists,
+    bad_request,
+    conflict,
+    forbidden,
+    invalid,
+    not_found,
+    unprocessable,
+)
+from fracgpu.sim.api.objects import JsonObject, metadata, name_of, namespace_of, now, revision_of, uid_of
+from fracgpu.sim.api.patch import apply_patch
+from fracgpu.sim.api.rawjson import seal
+from fracgpu.sim.api.resources import NAMESPACES, PODS, Resource
+from fracgpu.sim.api.rules_base import Context, check_metadata, check_metadata_update
+from fracgpu.sim.api.rules_cluster import rules_for
+from fracgpu.sim.api.schema import decode
+from fracgpu.sim.api.store import Store
+
+_SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+_SUFFIX_LENGTH = 5
+_GENERATED_MAX = 63
+_SYSTEM_FIELDS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOptions:
+    """Query options of a write: `dry_run` (nothing is stored), `strict` (unknown members are refused)."""
+
+    dry_run: bool = False
+    strict: bool = False
+
+
+class Registry:
+    """All operations on all resources. Raises ApiError for whatever a real server refuses."""
+
+    def __init__(self, store: Store, *, consumable_capacity: bool = True) -> None:
+        self.store = store
+        self.consumable_capacity = consumable_capacity
+        self.deletion = Deletion(store)
+
+    def get(self, resource: Resource, namespace: str, name: str) -> JsonObject:
+        """Return the stored object (shared: do not change it)."""
+        found = self.store.get(resource, namespace, name)
+        if found is None:
+            raise not_found(resource, name)
+        return found
+
+    def create(
+        self, resource: Resource, namespace: str, body: JsonObject, options: WriteOptions | None = None
+    ) -> JsonObject:
+        """Store a new object and return it."""
+        options = options or WriteOptions()
+        obj = self._decode(resource, namespace, body, options)
+        with self.store.lock:
+            context = self._context(resource, namespace, creating=True)
+            self._name(resource, obj)
+            self._stamp(resource, obj)
+            rules_for(resource).prepare_create(obj, context)
+            errors = check_metadata(resource, obj) + rules_for(resource).validate(obj, context)
+            if errors:
+                raise unprocessable(resource, name_of(obj), errors)
+            if self.store.get(resource, namespace, name_of(obj)) is not None:
+                raise already_exists(resource, name_of(obj))
+            return obj if options.dry_run else self.store.put(resource, obj)
+
+    def update(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        body: JsonObject,
+        *,
+        subresource: str = "",
+        options: WriteOptions | None = None,
+    ) -> JsonObject:
+        """Replace an object, or its status (`subresource="status"`), and return it."""
+        options = options or WriteOptions()
+        obj = self._decode(resource, namespace, body, options)
+        if name_of(obj) != name:
+            text = f"the name of the object ({name_of(obj)}) does not match the name on the URL ({name})"
+            raise bad_request(text)
+        with self.store.lock:
+            old = self.get(resource, namespace, name)
+            return self._commit(resource, obj, old, subresource=subresource, options=options)
+
+    def patch(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        patch: Any,
+        *,
+        content_type: str,
+        subresource: str = "",
+        options: WriteOptions | None = None,
+    ) -> JsonObject:
+        """Patch an object or its status and return it."""
+        options = options or WriteOptions()
+        with self.store.lock:
+            old = self.get(resource, namespace, name)
+            patched = apply_patch(content_type, old, patch)
+            obj = self._decode(resource, namespace, seal(patched), options)
+            if name_of(obj) != name:
+                raise bad_request("metadata.name may not be changed by a patch")
+            return self._commit(resource, obj, old, subresource=subresource, options=options)
+
+    def modify(self, resource: Resource, namespace: str, name: str, change: Callable[[JsonObject], None]) -> JsonObject:
+        """Change a stored object without validation: for the server's own work (binding, namespace phases)."""
+        with self.store.lock:
+            obj = copy.deepcopy(self.get(resource, namespace, name))
+            change(obj)
+            return self.store.put(resource, obj)
+
+    def delete(self, resource: Resource, namespace: str, name: str, options: DeleteOptions) -> tuple[JsonObject, bool]:
+        """Delete an object; returns its last state and whether it is gone already."""
+        with self.store.lock:
+            return self.deletion.delete(resource, self.get(resource, namespace, name), options)
+
+    def bind(self, namespace: str, name: str, binding: JsonObject) -> None:
+        """Bind a pod to a node: POST pods/<name>/binding."""
+        node = (binding.get("target") or {}).get("name")
+        if not node:
+            raise bad_request("binding.target.name is required")
+        with self.store.lock:
+            pod = self.get(PODS, namespace, name)
+            if (pod.get("spec") or {}).get("nodeName"):
+                raise conflict(PODS, name, f'pod {name} is already assigned to node "{pod["spec"]["nodeName"]}"')
+            if metadata(pod).get("deletionTimestamp"):
+                raise conflict(PODS, name, f"pod {name} is being deleted, cannot be assigned to a host")
+            wanted = (binding.get("metadata") or {}).get("uid")
+            if wanted and wanted != uid_of(pod):
+                raise conflict(
+                    PODS, name, f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid_of(pod)}"
+                )
+            self.modify(PODS, namespace, name, lambda obj: _bound(obj, str(node)))
+
+    def _decode(self, resource: Resource, namespace: str, body: JsonObject, options: WriteOptions) -> JsonObject:
+        if body.get("kind") not in (None, resource.kind) or body.get("apiVersion") not in (None, resource.api_version):
+            raise bad_request(
+                f"the API version in the data ({body.get('apiVersion')}) or its kind ({body.get('kind')}) does not "
+                f"match the expected {resource.api_version} {resource.kind}"
+            )
+        obj = decode(resource, body, strict=options.strict)
+        obj["apiVersion"], obj["kind"] = resource.api_version, resource.kind
+        given = namespace_of(obj)
+        if resource.namespaced and given and given != namespace:
+            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        metadata(obj).pop("managedFields", None)
+        if resource.namespaced:
+            metadata(obj)["namespace"] = namespace
+        else:
+            metadata(obj).pop("namespace", None)
+        return obj
+
+    def _context(self, resource: Resource, namespace: str, *, creating: bool = False) -> Context:
+        labels: dict[str, str] = {}
+        if resource.namespaced:
+            found = self.store.get(NAMESPACES, "", namespace)
+            if found is None:
+                raise not_found(NAMESPACES, namespace)
+            if creating and metadata(found).get("deletionTimestamp"):
+                detail = f"unable to create new content in namespace {namespace} because it is being terminated"
+                raise forbidden(resource, "", detail)
+            labels = metadata(found).get("labels") or {}
+        return Context(consumable_capacity=self.consumable_capacity, namespace_labels=labels)
+
+    def _name(self, resource: Resource, obj: JsonObject) -> None:
+        meta = metadata(obj)
+        if meta.get("resourceVersion"):
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        base = meta.get("generateName")
+        if meta.get("name") or not base:
+            return
+        stem = str(base)[: _GENERATED_MAX - _SUFFIX_LENGTH]
+        taken = True
+        while taken:
+            meta["name"] = stem + "".join(secrets.choice(_SUFFIX_ALPHABET) for _ in range(_SUFFIX_LENGTH))
+            taken = self.store.get(resource, namespace_of(obj), meta["name"]) is not None
+
+    def _stamp(self, resource: Resource, obj: JsonObject) -> None:
+        meta = metadata(obj)
+        for field in _SYSTEM_FIELDS:
+            meta.pop(field, None)
+        meta["uid"] = str(uuid.uuid4())
+        meta["creationTimestamp"] = now()
+        if resource.counts_generation:
+            meta["generation"] = 1
+
+    def _commit(
+        self, resource: Resource, obj: JsonObject, old: JsonObject, *, subresource: str, options: WriteOptions
+    ) -> JsonObject:
+        self._check_preconditions(resource, obj, old)
+        rules = rules_for(resource)
+        context = self._context(resource, namespace_of(old))
+        if subresource == "status":
+            merged = copy.deepcopy(old) | {"status": obj.get("status") or {}}
+            rules.prepare_status(merged, old, context)
+            errors = rules.validate_status(merged, old, context)
+        else:
+            merged = obj
+            _keep_system_fields(merged, old)
+            rules.prepare_update(merged, old, context)
+            errors = check_metadata(resource, merged) + check_metadata_update(merged, old)
+            errors += rules.validate_update(merged, old, context)
+            if merged.get("spec") != old.get("spec"):
+                errors += rules.validate(merged, context) if not errors else []
+                if resource.counts_generation:
+                    metadata(merged)["generation"] = metadata(old).get("generation", 0) + 1
+        if errors:
+            raise unprocessable(resource, name_of(old), errors)
+        return self._store(resource, merged, old, options)
+
+    def _store(self, resource: Resource, obj: JsonObject, old: JsonObject, options: WriteOptions) -> JsonObject:
+        metadata(obj)["resourceVersion"] = metadata(old)["resourceVersion"]
+        if obj == old:
+            return old
+        if options.dry_run:
+            return obj
+        if self.deletion.is_complete(obj):
+            return self.deletion.finish(resource, obj)
+        return self.store.put(resource, obj)
+
+    def _check_preconditions(self, resource: Resource, obj: JsonObject, old: JsonObject) -> None:
+        sent = metadata(obj).get("resourceVersion")
+        if not sent and not resource.unconditional_update:
+            error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
+            raise unprocessable(resource, name_of(old), [error])
+        if sent and revision_of(obj) != revision_of(old):
+            raise conflict(resource, name_of(old))
+        uid = metadata(obj).get("uid")
+        if uid and uid != uid_of(old):
+            text = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {uid_of(old)}"
+            raise conflict(resource, name_of(old), text)
+
+
+def _keep_system_fields(obj: JsonObject, old: JsonObject) -> None:
+    for field in (*_SYSTEM_FIELDS, "generateName"):
+        if field in metadata(old):
+            metadata(obj)[field] = metadata(old)[field]
+        else:
+            metadata(obj).pop(field, None)
+
+
+def _bound(pod: JsonObject, node: str) -> None:
+    pod["spec"]["nodeName"] = node
+    status = pod.setdefault("status", {})
+    kept = [item for item in status.get("conditions") or [] if item.get("type") != "PodScheduled"]
+    status["conditions"] = [*kept, {"type": "PodScheduled", "status": "True", "lastTransitionTime": now()}]

@@ -1,0 +1,184 @@
+"""Validation of DeviceClaim: the spec that ResourceClaim and ResourceClaimTemplate share.
+
+Source: pkg/apis/resource/validation of Kubernetes 1.36.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fracgpu.driver.quantity import parse_quantity
+from fracgpu.sim.api.errors import FieldError, duplicate, forbidden_field, invalid, not_supported, required, too_many
+from fracgpu.sim.api.objects import JsonObject, dig
+from fracgpu.sim.api.rawjson import RawJson
+from fracgpu.sim.api.rules_base import Context, check_label, check_qualified, check_subdomain
+
+_MODES = ("All", "ExactCount")
+_PARAMETERS_MAX = 10 * 1024
+ADMIN_LABEL = "resource.kubernetes.io/admin-access"
+
+
+def alternatives(request: JsonObject) -> list[JsonObject]:
+    """Return the parts of a request that name a class: `exactly`, or each of `firstAvailable`."""
+    exactly = request.get("exactly")
+    return ([exactly] if exactly else []) + list(request.get("firstAvailable") or [])
+
+
+def default_device_claim(spec: JsonObject) -> None:
+    """Set the defaults of 1.36: allocationMode ExactCount, count 1."""
+    for request in dig(spec, "devices", "requests") or []:
+        for part in alternatives(request):
+            mode = part.setdefault("allocationMode", "ExactCount")
+            if mode == "ExactCount":
+                part.setdefault("count", 1)
+
+
+def drop_capacity(spec: JsonObject) -> None:
+    """Drop what DRAConsumableCapacity gates, silently, as a server with the gate off does."""
+    devices = spec.get("devices") or {}
+    for request in devices.get("requests") or []:
+        for part in alternatives(request):
+            part.pop("capacity", None)
+    for constraint in devices.get("constraints") or []:
+        constraint.pop("distinctAttribute", None)
+
+
+def request_names(spec: JsonObject) -> set[str]:
+    """Return the names by which results, constraints and config may refer to requests."""
+    names: set[str] = set()
+    for request in dig(spec, "devices", "requests") or []:
+        name = str(request.get("name"))
+        names.add(name)
+        names.update(f"{name}/{part.get('name')}" for part in request.get("firstAvailable") or [])
+    return names
+
+
+def check_device_claim(spec: JsonObject, path: str, context: Context) -> list[FieldError]:
+    """Return the findings about `spec` (its `devices`), located below `path`."""
+    devices = spec.get("devices") or {}
+    path = f"{path}.devices"
+    errors: list[FieldError] = []
+    requests = devices.get("requests") or []
+    if len(requests) > 32:
+        errors.append(too_many(f"{path}.requests", len(requests), 32))
+    errors += _unique([str(request.get("name", "")) for request in requests], f"{path}.requests")
+    for index, request in enumerate(requests):
+        errors += _check_request(request, f"{path}.requests[{index}]", context)
+    known = request_names(spec)
+    for index, constraint in enumerate(devices.get("constraints") or []):
+        errors += _check_constraint(constraint, f"{path}.constraints[{index}]", known)
+    configs = devices.get("config") or []
+    if len(configs) > 32:
+        errors.append(too_many(f"{path}.config", len(configs), 32))
+    for index, config in enumerate(configs):
+        errors += _check_references(config, f"{path}.config[{index}]", known)
+        errors += check_opaque(config, f"{path}.config[{index}]")
+    return errors
+
+
+def _unique(names: list[str], path: str) -> list[FieldError]:
+    return [
+        duplicate(f"{path}[{index}].name", name) for index, name in enumerate(names) if name and name in names[:index]
+    ]
+
+
+def _check_request(request: JsonObject, path: str, context: Context) -> list[FieldError]:
+    errors = check_label(request.get("name"), f"{path}.name")
+    exactly, first = request.get("exactly"), request.get("firstAvailable") or []
+    if bool(exactly) == bool(first):
+        what = "exactly one of `exactly` or `firstAvailable` is required"
+        errors.append(required(path, what) if not exactly else invalid(path, request, what))
+        return errors
+    if exactly:
+        return errors + _check_part(exactly, f"{path}.exactly", context)
+    if len(first) > 8:
+        errors.append(too_many(f"{path}.firstAvailable", len(first), 8))
+    errors += _unique([str(part.get("name", "")) for part in first], f"{path}.firstAvailable")
+    for index, part in enumerate(first):
+        errors += check_label(part.get("name"), f"{path}.firstAvailable[{index}].name")
+        errors += _check_part(part, f"{path}.firstAvailable[{index}]", context)
+    return errors
+
+
+def _check_part(part: JsonObject, path: str, context: Context) -> list[FieldError]:
+    errors = check_subdomain(part.get("deviceClassName"), f"{path}.deviceClassName")
+    mode, count = part.get("allocationMode"), part.get("count")
+    if mode not in _MODES:
+        errors.append(not_supported(f"{path}.allocationMode", mode, _MODES))
+    elif mode == "All" and count:
+        errors.append(invalid(f"{path}.count", count, "must not be specified when allocationMode is 'All'"))
+    elif mode == "ExactCount" and (not isinstance(count, int) or count <= 0):
+        errors.append(invalid(f"{path}.count", count, "must be greater than zero"))
+    if part.get("adminAccess") and context.namespace_labels.get(ADMIN_LABEL) != "true":
+        text = f"admin access to devices requires the `{ADMIN_LABEL}: true` label on the containing namespace"
+        errors.append(forbidden_field(f"{path}.adminAccess", text))
+    errors += check_selectors(part.get("selectors") or [], f"{path}.selectors", context)
+    for key, value in (dig(part, "capacity", "requests") or {}).items():
+        where = f"{path}.capacity.requests"
+        errors += check_qualified(key, f"{where}[{key}]")
+        if parse_quantity(value) < 0:
+            errors.append(invalid(f"{where}[{key}]", value, "must be greater than or equal to 0"))
+    return errors
+
+
+def check_selectors(selectors: list[JsonObject], path: str, context: Context) -> list[FieldError]:
+    """Return findings about CEL selectors: presence, size, the variable that the gate hides. CEL is not compiled."""
+    errors = [too_many(path, len(selectors), 32)] if len(selectors) > 32 else []
+    for index, selector in enumerate(selectors):
+        where = f"{path}[{index}].cel"
+        expression = dig(selector, "cel", "expression")
+        if not expression:
+            errors.append(required(f"{where}.expression" if selector.get("cel") else where))
+        elif len(expression) > 10 * 1024:
+            errors.append(
+                FieldError(f"{where}.expression", "FieldValueTooLong", "Too long: may not be more than 10240 bytes")
+            )
+        elif not context.consumable_capacity and re.search(r"\bdevice\.allowMultipleAllocations\b", expression):
+            text = "compilation failed: undefined field 'allowMultipleAllocations'"
+            errors.append(invalid(f"{where}.expression", expression, text))
+    return errors
+
+
+def _references(holder: JsonObject) -> Iterator[tuple[int, str]]:
+    yield from enumerate(str(name) for name in holder.get("requests") or [])
+
+
+def _check_references(holder: JsonObject, path: str, known: set[str]) -> list[FieldError]:
+    text = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"
+    return [
+        invalid(f"{path}.requests[{index}]", name, text) for index, name in _references(holder) if name not in known
+    ]
+
+
+def _check_constraint(constraint: JsonObject, path: str, known: set[str]) -> list[FieldError]:
+    errors = _check_references(constraint, path, known)
+    match, distinct = constraint.get("matchAttribute"), constraint.get("distinctAttribute")
+    if bool(match) == bool(distinct):
+        return [
+            *errors,
+            required(f"{path}.matchAttribute", "exactly one of matchAttribute and distinctAttribute is required"),
+        ]
+    which = "matchAttribute" if match else "distinctAttribute"
+    if "/" not in str(constraint[which]):
+        errors.append(invalid(f"{path}.{which}", constraint[which], "must include a domain"))
+    return errors + check_qualified(constraint[which], f"{path}.{which}")
+
+
+def check_opaque(config: JsonObject, path: str) -> list[FieldError]:
+    """Return findings about one configuration entry: opaque, a driver name, parameters that are a JSON object."""
+    opaque: Any = config.get("opaque")
+    if not opaque:
+        return [required(f"{path}.opaque")]
+    errors = check_subdomain(opaque.get("driver"), f"{path}.opaque.driver", 63)
+    parameters = opaque.get("parameters")
+    where = f"{path}.opaque.parameters"
+    if parameters is None:
+        return [*errors, required(where)]
+    if not isinstance(parameters, RawJson) or not isinstance(parameters.value(), dict):
+        shown = "<value omitted>"
+        return [*errors, invalid(where, shown, "parameters must be a valid JSON object")]
+    if len(parameters.text.encode()) > _PARAMETERS_MAX:
+        errors.append(FieldError(where, "FieldValueTooLong", f"Too long: may not be more than {_PARAMETERS_MAX} bytes"))
+    return errors
