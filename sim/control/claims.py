@@ -11,7 +11,6 @@ import copy
 from fracgpu.driver.names import FINALIZER
 from fracgpu.sim.api.objects import JsonObject, dig, metadata, name_of, namespace_of, uid_of
 from fracgpu.sim.api.resources import PODS, RESOURCE_CLAIM_TEMPLATES, RESOURCE_CLAIMS
-from fracgpu.sim.control.client import ApiRefusedError
 from fracgpu.sim.control.facts import (
     claims_of,
     has_finalizer,
@@ -24,6 +23,7 @@ from fracgpu.sim.control.facts import (
     reserved_uids,
 )
 from fracgpu.sim.control.loop import Controller
+from fracgpu.sim.transport import ApiRefusedError
 
 COMPONENT = "resource-claim-controller"
 POD_CLAIM_NAME = "resource.kubernetes.io/pod-claim-name"

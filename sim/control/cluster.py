@@ -11,8 +11,9 @@ from fracgpu.driver.errors import FracgpuError
 from fracgpu.sim.api import resources
 from fracgpu.sim.api.objects import JsonObject, metadata, name_of, namespace_of, now, uid_of
 from fracgpu.sim.api.resources import Resource
-from fracgpu.sim.control.client import ApiClient, ApiRefusedError
+from fracgpu.sim.control.client import ApiClient
 from fracgpu.sim.control.informer import Informer
+from fracgpu.sim.transport import ApiRefusedError
 
 _WATCHED = (
     resources.NODES,

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from fracgpu.driver.errors import FracgpuError
 from fracgpu.sim.api.objects import JsonObject, name_of, namespace_of, revision_of, uid_of
 from fracgpu.sim.api.resources import Resource
-from fracgpu.sim.control.client import ApiClient, ApiRefusedError, WatchStream
+from fracgpu.sim.control.client import ApiClient
+from fracgpu.sim.transport import ApiRefusedError, WatchStream
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5

@@ -6,8 +6,8 @@ import logging
 import threading
 
 from fracgpu.driver.errors import FracgpuError
-from fracgpu.sim.control.client import ApiRefusedError
 from fracgpu.sim.control.cluster import Cluster
+from fracgpu.sim.transport import ApiRefusedError
 
 _LOG = logging.getLogger(__name__)
 _CONFLICT_SECONDS = 0.05

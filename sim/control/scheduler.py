@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from fracgpu.sim.api.objects import JsonObject, dig, metadata, name_of, namespace_of, now, uid_of
 from fracgpu.sim.api.resources import DEVICE_CLASSES, NODES, PODS, RESOURCE_CLAIMS
-from fracgpu.sim.control.client import ApiRefusedError, path_of
+from fracgpu.sim.control.client import path_of
 from fracgpu.sim.control.conditions import mark_unschedulable
 from fracgpu.sim.control.demand import is_ours
 from fracgpu.sim.control.facts import (
@@ -24,6 +24,7 @@ from fracgpu.sim.control.facts import (
     waits_for_node,
 )
 from fracgpu.sim.control.loop import Controller
+from fracgpu.sim.transport import ApiRefusedError
 
 COMPONENT = "default-scheduler"
 _NOT_SCHEDULED = "FailedScheduling"

@@ -14,7 +14,8 @@ from fracgpu.driver.errors import FracgpuError
 from fracgpu.sim.api.objects import JsonObject, metadata, name_of
 from fracgpu.sim.api.rawjson import RawJson, RawJsonError, loads
 from fracgpu.sim.api.resources import ALL_RESOURCES, Resource, find_kind
-from fracgpu.sim.control.client import ApiClient, ApiRefusedError
+from fracgpu.sim.control.client import ApiClient
+from fracgpu.sim.transport import ApiRefusedError
 
 _ATTEMPTS = 5
 

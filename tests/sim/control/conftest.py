@@ -14,7 +14,8 @@ from fracgpu.sim.api.rawjson import plain
 from fracgpu.sim.api.resources import Resource
 from fracgpu.sim.api.server import ApiServer
 from fracgpu.sim.control import ControlPlane
-from fracgpu.sim.control.client import ApiClient, ApiRefusedError
+from fracgpu.sim.control.client import ApiClient
+from fracgpu.sim.transport import ApiRefusedError, ApiTransport
 
 Json = dict[str, Any]
 READY = {"type": "Ready", "status": "True"}
@@ -26,6 +27,7 @@ class World:
     def __init__(self, server: ApiServer) -> None:
         self.server = server
         self.client = ApiClient(server.url)
+        self.kubelet = ApiTransport(server.url)
         self._changed = threading.Event()
         server.registry.store.hub.subscribe(self._changed.set)
 
@@ -105,7 +107,7 @@ class World:
     def kill(self, pod_name: str) -> None:
         """Delete a pod for good, as a kubelet does when its containers are gone."""
         path = f"/api/v1/namespaces/default/pods/{pod_name}?gracePeriodSeconds=0"
-        self.client._request("DELETE", path)
+        self.kubelet.request("DELETE", path)
 
     def bound(self, pod_name: str) -> str:
         """Wait until a pod is bound; returns the node."""

@@ -10,8 +10,9 @@ import pytest
 from fracgpu.sim.api import resources as r
 from fracgpu.sim.api.server import ApiServer
 from fracgpu.sim.control import ControlPlane
-from fracgpu.sim.control.client import ApiClient, ApiRefusedError, ApiUnreachableError
+from fracgpu.sim.control.client import ApiClient
 from fracgpu.sim.control.informer import Informer
+from fracgpu.sim.transport import ApiRefusedError, ApiUnreachableError
 
 
 def test_stop_joins_all_threads() -> None:
