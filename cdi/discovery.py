@@ -28,7 +28,6 @@ _LIBRARY_DIRECTORIES: Final = (
     "lib",
 )
 _BINARY_DIRECTORIES: Final = ("usr/bin", "bin", "usr/lib/nvidia/current", "opt/bin")
-_CUDA: Final = "libcuda"
 _NVML: Final = "libnvidia-ml"
 # What the capabilities `compute` and `utility` of NVIDIA's container stack comprise, beside the two above. A driver
 # release has some of them and not others: gpucomp came with 535, fatbinaryloader left with 450.
@@ -138,7 +137,7 @@ def _find_cuda(root: Path) -> Path:
             resolved = _find(root, (directory,), path.name) if _VERSIONED.fullmatch(path.name) else None
             if resolved is not None and _VERSIONED.fullmatch(resolved.name):
                 installed[resolved] = None
-    found = list(in_use or sorted(installed))
+    found = list(in_use or installed)
     if not found:
         raise DriverFilesMissing(
             f"driver root {root}",

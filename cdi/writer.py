@@ -67,10 +67,10 @@ def write_atomic(path: Path, content: bytes, *, mode: int) -> bool:
 
 def remove_file(path: Path) -> bool:
     """Remove `path` for good and return whether it was there; a missing file is no error."""
-    try:
-        path.unlink()
-    except FileNotFoundError:
+    # Looked for first: on a read-only file system unlink(2) fails also for what is not there.
+    if not os.path.lexists(path):
         return False
+    path.unlink(missing_ok=True)
     sync_directory(path.parent)
     return True
 

@@ -14,6 +14,8 @@ from fracgpu.driver.quantity import floor_mib
 
 UNKNOWN_NUMA_NODE = -1
 CORES_PER_GPU = 100
+# Far beyond sense, and still within the int64 of a ResourceSlice capacity for any card.
+_LARGEST_SCALE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +55,24 @@ class Gpu:
     def scaled_memory_bytes(self, scale: Decimal | float | int) -> int:
         """Return the published memory capacity in bytes: physical times scale, rounded down to MiB.
 
-        Raises ConfigInvalid if `scale` is not a number >= 1.
+        Raises ConfigInvalid if `scale` is not a number from 1 to 1000.
         """
         return floor_mib(int(self.physical_memory_bytes * parse_scale(scale, name="memory scale")))
 
 
 def parse_scale(scale: Decimal | float | int | str, *, name: str) -> Decimal:
-    """Return an overcommit scale as an exact decimal (1.1 means eleven tenths). Raises ConfigInvalid below 1."""
+    """Return an overcommit scale as an exact decimal (1.1 means eleven tenths).
+
+    Raises ConfigInvalid below 1 and above 1000.
+    """
     try:
         exact = Decimal(str(scale))
     except InvalidOperation:
         exact = Decimal("NaN")
     if isinstance(scale, bool) or not exact.is_finite() or exact < 1:
         raise ConfigInvalid(name, f"{scale!r} is not a number >= 1", remedy="set 1 for no overcommit, or more")
+    if exact > _LARGEST_SCALE:
+        raise ConfigInvalid(name, f"{scale!r} is more than {_LARGEST_SCALE}", remedy="give a small number, e.g. 1.5")
     return exact
 
 

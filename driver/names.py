@@ -26,7 +26,6 @@ CLASS_FRACTION: Final = "gpu.fracgpu.dev"
 CLASS_WHOLE: Final = "whole.gpu.fracgpu.dev"
 FINALIZER: Final = "resource.kubernetes.io/delete-protection"
 
-API_GROUP: Final = "gpu.fracgpu.dev"
 API_VERSION: Final = "gpu.fracgpu.dev/v1alpha1"
 CONFIG_KIND: Final = "FractionConfig"
 GRANT_KIND: Final = "FractionGrant"

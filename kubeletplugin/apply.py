@@ -91,7 +91,8 @@ class Applier:
 def _missing(files: AllocationFiles) -> tuple[bool, bool]:
     """Return whether config page and state file have to be written: a valid one is never replaced, containers hold it.
 
-    Raises ClaimChanged for a valid config page with other limits.
+    Raises ClaimChanged for a valid config page with other limits, and OSError for a file that is there but can not be
+    read right now: it may be valid.
     """
     current = _current_page(files.directory / CONFIG_FILE)
     if current is not None and _limits(current) != _limits(files.page):
@@ -105,8 +106,12 @@ def _missing(files: AllocationFiles) -> tuple[bool, bool]:
 
 def _current_page(path: Path) -> ConfigPage | None:
     try:
-        return decode_config_page(path.read_bytes())
-    except (OSError, ConfigPageInvalid):
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return decode_config_page(content)
+    except ConfigPageInvalid:
         return None
 
 
@@ -118,5 +123,8 @@ def _limits(page: ConfigPage) -> tuple[object, ...]:
 def _state_is_valid(path: Path, device_uuid: str) -> bool:
     try:
         return read_state_file(path).device_uuid.lower() == device_uuid.lower()
-    except StateFileInvalid:
+    except StateFileInvalid as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+            raise cause from error
         return False

@@ -4,8 +4,6 @@ What Prepare raises ends up as the text of a pod's FailedPrepareDynamicResources
 and device and carries the numbers.
 """
 
-from typing import ClassVar
-
 from fracgpu.driver.codes import ReasonCode
 from fracgpu.driver.errors import FracgpuError
 
@@ -35,7 +33,7 @@ class CheckpointInvalid(FracgpuError):
 
 
 class InterceptorDamaged(FracgpuError):
-    """A stored interceptor does not have the content that its directory is named after."""
+    """A stored interceptor is gone, or does not have the content that its directory is named after."""
 
 
 class SocketInvalid(FracgpuError):
@@ -45,8 +43,6 @@ class SocketInvalid(FracgpuError):
 class ClusterError(FracgpuError):
     """Base of what goes wrong in talking to the API server."""
 
-    retryable: ClassVar[bool] = False
-
 
 class NotFound(ClusterError):
     """The object is not there."""
@@ -55,8 +51,6 @@ class NotFound(ClusterError):
 class Conflict(ClusterError):
     """Someone else changed or created the object first: read it again."""
 
-    retryable: ClassVar[bool] = True
-
 
 class Refused(ClusterError):
     """The API server does not accept the request: rights, validation, admission."""
@@ -64,5 +58,3 @@ class Refused(ClusterError):
 
 class Unavailable(ClusterError):
     """The API server can not be reached, is overloaded or answers nonsense: try again later."""
-
-    retryable: ClassVar[bool] = True

@@ -55,6 +55,10 @@ class Files:
         temporary.rename(final)
         sync_directory(final.parent)
 
+    def publish_socket(self, temporary: Path, final: Path) -> None:
+        """Give a listening socket its name, in place of a socket that another instance has there, if any."""
+        temporary.rename(final)
+
     def unlink_socket(self, path: Path) -> None:
         """Remove a socket that an earlier instance left, if any."""
         path.unlink(missing_ok=True)

@@ -126,13 +126,14 @@ class KubernetesCluster:
         query: Mapping[str, str] = _NO_QUERY,
     ) -> urllib3.BaseHTTPResponse:
         headers: dict[str, Any] = {"Accept": "application/json", "User-Agent": "fracgpu-kubeletplugin"}
-        self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
         content = None
         if body is not None:
             headers["Content-Type"] = "application/json"
             content = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
         url = f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
         try:
+            # Reads a projected token again from time to time, and fails while that is being replaced or gone.
+            self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
             response: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
                 method,
                 url,
@@ -142,7 +143,7 @@ class KubernetesCluster:
                 retries=False,
                 timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds),
             )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, OSError, config.ConfigException) as error:
             raise _unavailable(path, str(error)) from error
         if not 200 <= response.status < 300:
             raise _failure(f"{method} {path}", response)

@@ -14,7 +14,7 @@ from fracgpu.driver.errors import FracgpuError
 from fracgpu.driver.inventory import NvmlInventory
 from fracgpu.driver.log import configure_logging
 from fracgpu.kubeletplugin.kubernetes_cluster import KubernetesCluster
-from fracgpu.kubeletplugin.options import PluginOptions
+from fracgpu.kubeletplugin.options import PluginOptions, check_directories
 from fracgpu.kubeletplugin.preparer import ClaimPreparer
 from fracgpu.kubeletplugin.publisher import SlicePublisher
 from fracgpu.kubeletplugin.registration import PluginServers
@@ -60,6 +60,7 @@ def start(options: PluginOptions, running: ExitStack, stop: threading.Event) -> 
     The slice stays published: running pods and a plugin that comes back at once lose nothing by it, and the kubelet
     removes it when the plugin stays away. Raises FracgpuError or OSError.
     """
+    check_directories(options)
     natives = NativeLibraries.locate()
     driver = discover_driver(options.driver_root)
     inventory = running.enter_context(NvmlInventory(driver.nvml))

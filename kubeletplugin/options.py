@@ -10,29 +10,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Final, Literal, NoReturn, get_args
+from typing import Final, NoReturn, get_args
 
+from fracgpu.driver.amounts import Allocator
 from fracgpu.driver.errors import ConfigInvalid
 from fracgpu.driver.gpu import parse_scale, scaled_cores
+from fracgpu.driver.log import LEVELS
 from fracgpu.driver.names import DEFAULT_SLOTS_PER_GPU, DRIVER_NAME
 from fracgpu.kubeletplugin.errors import OptionInvalid
-
-Allocator = Literal["controller", "scheduler"]
 
 _NODE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _MAX_NODE_NAME: Final = 253
 # A ResourceSlice capacity is an int64; nobody shares a GPU by more.
 _MAX_SLOTS: Final = 1024
-_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+_WRITTEN: Final = ("plugin_dir", "registry_dir", "cdi_dir", "state_dir", "run_dir")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginOptions:
     """Everything that differs from node to node or cluster to cluster.
 
-    Directories are absolute. `driver_root` and `dev_root` are as this process sees them; `host_driver_root` is what
-    the container runtime calls `driver_root`, where the plugin runs in a container that has it mounted elsewhere.
-    `plugin_dir`, `registry_dir`, `cdi_dir`, `state_dir` and `run_dir` must have one path on the host and here.
+    Directories are absolute. `driver_root` is as this process sees it; `host_driver_root` is what the container
+    runtime calls it, where the plugin runs in a container that has it mounted elsewhere. `dev_root`, `plugin_dir`,
+    `registry_dir`, `cdi_dir`, `state_dir` and `run_dir` must have one path on the host and here.
     Scales are at least 1. Raises OptionInvalid, naming the flag.
     """
 
@@ -65,8 +65,8 @@ class PluginOptions:
             _check_scale(flag, scale)
         if isinstance(self.slots, bool) or not 1 <= self.slots <= _MAX_SLOTS:
             raise _invalid("--slots", str(self.slots), f"give 1..{_MAX_SLOTS} sharers of one GPU")
-        if self.log_level not in _LOG_LEVELS:
-            raise _invalid("--log-level", self.log_level, f"give one of {', '.join(_LOG_LEVELS)}")
+        if self.log_level not in LEVELS:
+            raise _invalid("--log-level", self.log_level, f"give one of {', '.join(LEVELS)}")
 
     @classmethod
     def from_argv(cls, argv: Sequence[str]) -> "PluginOptions":
@@ -93,6 +93,24 @@ class PluginOptions:
             ("--state-dir", self.state_dir),
             ("--run-dir", self.run_dir),
         )
+
+
+def check_directories(options: PluginOptions) -> None:
+    """Raise OptionInvalid, naming the flag, for a directory that can be neither written to nor made.
+
+    Nothing is created. Without this a CDI directory that is mounted read-only would show at the first pod.
+    """
+    for name in _WRITTEN:
+        path: Path = getattr(options, name)
+        nearest = next(place for place in (path, *path.parents) if place.exists())
+        if not nearest.is_dir():
+            raise OptionInvalid(_flag(name), f"{nearest} is no directory", remedy="move it away or give another place")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise OptionInvalid(_flag(name), f"{nearest} can not be written to", remedy="mount it writable here")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _check_scale(flag: str, scale: Decimal) -> None:
@@ -142,11 +160,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, text in _DIRECTORY_HELP.items():
         default = getattr(defaults, name)
-        add(f"--{name.replace('_', '-')}", type=Path, default=default, help=text)
+        add(_flag(name), type=Path, default=default, help=text)
     add("--memory-scale", type=_decimal, default=defaults.memory_scale, help="memory overcommit of each GPU")
     add("--cores-scale", type=_decimal, default=defaults.cores_scale, help="cores overcommit of each GPU")
     add("--slots", type=int, default=defaults.slots, help="how many claims may share one GPU")
-    add("--log-level", default=defaults.log_level, choices=_LOG_LEVELS, help="least severity that is logged")
+    add("--log-level", default=defaults.log_level, choices=LEVELS, help="least severity that is logged")
     add("--log-json", action="store_true", help="log JSON objects instead of key=value lines")
     return parser
 
@@ -154,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
 _DIRECTORY_HELP: Final = {
     "driver_root": "root directory of the NVIDIA driver, as the plugin sees it",
     "host_driver_root": "the same directory as the container runtime sees it; default: the same path",
-    "dev_root": "directory whose dev/ has the NVIDIA device nodes",
+    "dev_root": "directory whose dev/ has the NVIDIA device nodes, as the container runtime sees it too",
     "plugin_dir": "directory of the DRA socket",
     "registry_dir": "the kubelet's plugin registry",
     "cdi_dir": "where CDI spec files go",

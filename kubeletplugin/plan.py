@@ -22,7 +22,7 @@ from fracgpu.kubeletplugin.capacity import check_capacity
 from fracgpu.kubeletplugin.checkpoint import AllocationRecord, Checkpoint, ClaimEntry, EntryState
 from fracgpu.kubeletplugin.claim import ClaimAllocation, ClaimResult
 from fracgpu.kubeletplugin.edits import allocation_edits, claim_spec, driver_edits, library_directories
-from fracgpu.kubeletplugin.errors import ClaimChanged, ClaimInvalid, ClaimRefused
+from fracgpu.kubeletplugin.errors import ClaimChanged, ClaimInvalid, ClaimRefused, InterceptorDamaged
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.native.config_page import ConfigPage
 
@@ -103,7 +103,7 @@ def allocation_directory(options: PluginOptions, identifier: str) -> Path:
 def plan_prepare(claim: ClaimAllocation, node: NodeFacts) -> NodePlan:
     """Return how to prepare `claim` on `node`; preparing a prepared claim gives an equal plan.
 
-    Raises ClaimRefused, ClaimInvalid, ClaimChanged, AmountsError or DriverFilesMissing.
+    Raises ClaimRefused, ClaimInvalid, ClaimChanged, AmountsError, DriverFilesMissing or InterceptorDamaged.
     """
     shares = tuple(_share(claim, index, result, node) for index, result in enumerate(claim.results))
     records = tuple(share.record for share in shares)
@@ -218,9 +218,18 @@ def _require_distinct(claim: ClaimAllocation, records: tuple[AllocationRecord, .
 
 
 def _pinned_digest(previous: ClaimEntry | None, node: NodeFacts) -> str:
-    """Keep the interceptor that the claim's containers have, as long as it is still on the node."""
+    """Keep the interceptor that the claim's containers have, as long as it is still on the node.
+
+    Raises InterceptorDamaged when neither that nor the plugin's own is: a spec must not name files that are gone.
+    """
     if previous is not None and previous.library_digest in node.stored_digests:
         return previous.library_digest
+    if node.library_digest not in node.stored_digests:
+        raise InterceptorDamaged(
+            f"interceptor {node.options.state_dir / 'lib' / node.library_digest}",
+            "is not on this node any more",
+            remedy="restart the plugin, it stores the interceptor again",
+        )
     return node.library_digest
 
 

@@ -4,6 +4,10 @@ The kubelet calls GetInfo on any socket that appears in its registry directory a
 once. So the DRA socket listens before the registration socket exists, and the registration socket goes first when the
 plugin stops: a kubelet never learns of a plugin that does not answer.
 
+Two plugins may overlap (a rolling update, a pod deleted by force). So each socket is bound under a hidden name and
+renamed over what is there, and a plugin that stops takes away its own sockets only. gRPC by itself would remove
+whatever lies at the path that it was bound to, which may be the newer plugin's socket by then.
+
 Source: k8s.io/kubelet/pkg/apis/pluginregistration/v1, KEP-3189 (kubelet plugin registration).
 """
 
@@ -12,6 +16,7 @@ import stat
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +37,8 @@ _MAX_SOCKET_PATH: Final = 107
 _WORKERS: Final = 16
 # The kubelet itself gives up after 45 s.
 _DRAIN_SECONDS: Final = 40.0
+# The kubelet passes over names that begin with a dot. Shorter than the final names, so it fits where they do.
+_UNPUBLISHED_NAME: Final = ".new"
 
 
 def dra_socket(options: PluginOptions) -> Path:
@@ -77,6 +84,15 @@ class RegistrationService(api_pb2_grpc.RegistrationServicer):
         return api_pb2.RegistrationStatusResponse()
 
 
+@dataclass(frozen=True, slots=True)
+class _Listening:
+    """A server and its socket; the inode tells that socket from one that another plugin has put in its place."""
+
+    server: grpc.Server
+    path: Path
+    inode: int
+
+
 class PluginServers:
     """Both sockets of the plugin, started and stopped in the right order."""
 
@@ -84,8 +100,8 @@ class PluginServers:
         self._options = options
         self._files = files or Files()
         self._preparer = preparer
-        self._dra: grpc.Server | None = None
-        self._registrar: grpc.Server | None = None
+        self._dra: _Listening | None = None
+        self._registrar: _Listening | None = None
         self.registration = RegistrationService(dra_socket(options))
 
     def start(self) -> None:
@@ -111,26 +127,43 @@ class PluginServers:
             raise
 
     def stop(self) -> None:
-        """Take the registration socket away, let calls in progress finish, take the DRA socket away."""
+        """Take the registration socket away, then the DRA socket, and let calls in progress finish.
+
+        A socket that another plugin has put in place of ours stays.
+        """
         if self._registrar is not None:
-            self._files.unlink_socket(registration_socket(self._options))
-            self._registrar.stop(grace=None).wait()
+            self._take_away(self._registrar, grace=None)
             self._registrar = None
         if self._dra is not None:
-            self._dra.stop(grace=_DRAIN_SECONDS).wait()
-            self._files.unlink_socket(dra_socket(self._options))
+            self._take_away(self._dra, grace=_DRAIN_SECONDS)
             self._dra = None
 
-    def _listen(self, path: Path, flag: str, add: Callable[[grpc.Server], None]) -> grpc.Server:
-        self._files.unlink_socket(path)
+    def _listen(self, path: Path, flag: str, add: Callable[[grpc.Server], None]) -> _Listening:
+        unpublished = path.with_name(_UNPUBLISHED_NAME)
+        self._files.unlink_socket(unpublished)
         server = grpc.server(ThreadPoolExecutor(_WORKERS, thread_name_prefix=path.stem))
         add(server)
         try:
-            server.add_insecure_port(f"unix:{path}")
-        except RuntimeError as error:
+            server.add_insecure_port(f"unix:{unpublished}")
+            server.start()
+            inode = unpublished.lstat().st_ino
+            self._files.publish_socket(unpublished, path)
+        except (RuntimeError, OSError) as error:
+            server.stop(grace=None)
             raise SocketInvalid(flag, f"can not listen on {path}: {error}", remedy="check the directory") from error
-        server.start()
-        return server
+        return _Listening(server, path, inode)
+
+    def _take_away(self, listening: _Listening, *, grace: float | None) -> None:
+        if _inode(listening.path) == listening.inode:
+            self._files.unlink_socket(listening.path)
+        listening.server.stop(grace).wait()
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _check_socket(path: Path, flag: str) -> None:

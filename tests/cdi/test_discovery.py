@@ -96,6 +96,15 @@ def test_one_version_without_links_is_enough(driver_root: Populate) -> None:
     assert discover_driver(driver_root(dict(files))).version == VERSION
 
 
+def test_without_links_the_64_bit_directory_wins_over_the_other(driver_root: Populate) -> None:
+    """Red Hat's layout with 32-bit compatibility libraries: same names, other machine."""
+    both = {**pair("usr/lib"), **pair("usr/lib64")}
+    files = {name: content for name, content in both.items() if isinstance(content, bytes)}
+    found = discover_driver(driver_root(dict(files)))
+    assert relative(found, found.cuda) == f"usr/lib64/libcuda.so.{VERSION}"
+    assert relative(found, found.nvml) == f"usr/lib64/libnvidia-ml.so.{VERSION}"
+
+
 MISSING = [
     ("nothing", {"usr/lib64/libc.so.6": b""}, "no libcuda.so.<version> in any library directory; install the NVIDIA"),
     (

@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -130,3 +131,17 @@ def test_removal_is_idempotent(tmp_path: Path) -> None:
     assert writer.remove_file(tmp_path / "s.json")
     assert not writer.remove_file(tmp_path / "s.json")
     assert not writer.remove_file(tmp_path / "never" / "was.json")
+
+
+def test_removing_what_is_not_there_needs_no_right_to_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    assert not writer.remove_file(tmp_path / "file" / "s.json")
+
+    def read_only(path: Path, **_: bool) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    # As unlink(2) does there, whether or not the file exists.
+    monkeypatch.setattr(Path, "unlink", read_only)
+    assert not writer.remove_file(tmp_path / "s.json")
+    with pytest.raises(OSError, match="Read-only file system"):
+        writer.remove_file(tmp_path / "file")

@@ -36,6 +36,14 @@ def test_scales_below_one_are_refused(make_gpu: Callable[..., Gpu], scale: float
         scaled_cores(scale)
 
 
+@pytest.mark.parametrize("scale", [1000.5, "1e30", "1e999999"])
+def test_scales_that_no_capacity_can_hold_are_refused(make_gpu: Callable[..., Gpu], scale: float) -> None:
+    with pytest.raises(ConfigInvalid, match=r"memory scale: .* is more than 1000"):
+        make_gpu().scaled_memory_bytes(scale)
+    with pytest.raises(ConfigInvalid, match=r"cores scale: .* is more than 1000"):
+        scaled_cores(scale)
+
+
 @pytest.mark.parametrize(("scale", "cores"), [(1, 100), (1.5, 150), ("1.25", 125), (Decimal(3), 300)], ids=str)
 def test_scaled_cores(scale: float, cores: int) -> None:
     assert scaled_cores(scale) == cores

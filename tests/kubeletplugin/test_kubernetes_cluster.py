@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from kubernetes.config import ConfigException
 
 from fracgpu.kubeletplugin.errors import Conflict, NotFound, Refused, Unavailable
 from fracgpu.kubeletplugin.kubernetes_cluster import KubernetesCluster
@@ -215,3 +216,19 @@ def test_outside_a_pod_a_kubeconfig_is_asked_for(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(Unavailable, match=r"service account of this pod: .*; give --kubeconfig"):
         KubernetesCluster(None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError(2, "No such file", "/token"), ConfigException("Token file exists but empty.")],
+    ids=["gone", "empty"],
+)
+def test_a_token_that_can_not_be_read_again_is_a_matter_of_the_connection(
+    cluster: KubernetesCluster, error: Exception
+) -> None:
+    def refresh(_configuration: Any) -> None:
+        raise error
+
+    cluster._client.configuration.refresh_api_key_hook = refresh
+    with pytest.raises(Unavailable, match="it is tried again"):
+        cluster.get_claim("ns", "c1")

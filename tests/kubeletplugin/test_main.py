@@ -182,6 +182,7 @@ FAILURES = [
     ("driver", lambda node: shutil.rmtree(node / "driver"), "no libcuda.so.<version> in any library directory"),
     ("kubeconfig", lambda node: (node / "kubeconfig").unlink(), "give --kubeconfig, or run in a pod with a token"),
     ("checkpoint", lambda node: (node / "state").mkdir() or (node / "state/checkpoint.json").touch(), "is cut short"),
+    ("cdi-dir", lambda node: (node / "cdi").touch(), "--cdi-dir: "),
     ("socket", lambda node: (node / "r").mkdir() or (node / "r/gpu.fracgpu.dev-reg.sock").touch(), "is no socket"),
 ]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from fracgpu.kubeletplugin.errors import OptionInvalid
-from fracgpu.kubeletplugin.options import PluginOptions
+from fracgpu.kubeletplugin.options import PluginOptions, check_directories
 
 
 def test_defaults_are_a_nodes_standard_places(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +100,8 @@ WRONG = [
     ("memory-scale-text", ["--memory-scale=x"], "--memory-scale: 'x' is not a decimal number; see --help"),
     ("cores-scale-below", ["--cores-scale=0"], "--cores-scale: Decimal('0') is not a number >= 1"),
     ("cores-scale-not-whole", ["--cores-scale=1.005"], "--cores-scale: 100 x 1.005 is not whole"),
+    ("memory-scale-huge", ["--memory-scale=1e9"], "--memory-scale: Decimal('1E+9') is more than 1000; give a small"),
+    ("cores-scale-overflow", ["--cores-scale=1e999999"], "--cores-scale: Decimal('1E+999999') is more than 1000"),
     ("slots-zero", ["--slots=0"], "--slots: '0' is not allowed; give 1..1024 sharers of one GPU"),
     ("slots-many", ["--slots=1025"], "--slots: '1025' is not allowed"),
     ("slots-text", ["--slots=x"], "--slots: invalid int value: 'x'"),
@@ -121,3 +123,37 @@ def test_wrong_options_name_the_flag(argv: list[str], text: str) -> None:
 def test_options_made_in_code_are_checked_as_well(changes: dict[str, object]) -> None:
     with pytest.raises(OptionInvalid, match="is not allowed"):
         PluginOptions(node_name="n1", **changes)  # type: ignore[arg-type]
+
+
+DIRECTORIES = ["plugin_dir", "registry_dir", "cdi_dir", "state_dir", "run_dir"]
+
+
+def options_below(root: Path, **changes: Path) -> PluginOptions:
+    places = {name: root / name for name in DIRECTORIES} | changes
+    return PluginOptions(node_name="n1", **places)  # type: ignore[arg-type]
+
+
+def test_directories_that_can_be_made_are_accepted_and_not_made(tmp_path: Path) -> None:
+    check_directories(options_below(tmp_path / "not" / "yet"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_a_file_in_a_directorys_place_names_the_flag(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    flag = f"--{name.replace('_', '-')}"
+    with pytest.raises(OptionInvalid, match=rf"{flag}: .*/file is no directory; move it away"):
+        check_directories(options_below(tmp_path, **{name: tmp_path / "file" / "below"}))
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_a_directory_that_can_not_be_written_to_names_the_flag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    # Permissions do not stop root, who runs tests too; a read-only mount does, and access(2) tells both alike.
+    monkeypatch.setattr("os.access", lambda path, _mode: Path(path) != locked)
+    flag = f"--{name.replace('_', '-')}"
+    with pytest.raises(OptionInvalid, match=rf"{flag}: .*/locked can not be written to; mount it writable"):
+        check_directories(options_below(tmp_path, **{name: locked / "below"}))

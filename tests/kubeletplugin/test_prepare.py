@@ -1,6 +1,9 @@
 """Prepare and Unprepare on a real disk, with the API server in memory."""
 
+import errno
+import io
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +80,35 @@ def test_a_config_page_in_use_keeps_its_generation_and_suspension(world: Any) ->
     path.write_bytes(encode_config_page(replace(page(world, ref), generation=8, suspend=True)))
     world.preparer().prepare(ref)
     assert (page(world, ref).generation, page(world, ref).suspend) == (8, True)
+
+
+@pytest.mark.parametrize(("name", "opener"), [("config", "io.open"), ("state", "os.open")], ids=["config", "state"])
+def test_a_page_or_state_file_that_can_not_be_read_now_is_not_taken_for_broken(
+    world: Any, monkeypatch: pytest.MonkeyPatch, name: str, opener: str
+) -> None:
+    """Containers hold the inode: a new file beside a valid one would start the account again from nothing."""
+    ref = world.claim()
+    preparer = world.preparer()
+    preparer.prepare(ref)
+    path = world.allocation(ref) / name
+    inode = path.stat().st_ino
+    module = {"io.open": io, "os.open": os}[opener]
+    original = module.open
+    failed: list[Any] = []
+
+    def exhausted(file: Any, *arguments: Any, **options: Any) -> Any:
+        if not failed and str(file) == str(path):
+            failed.append(file)
+            raise OSError(errno.EMFILE, "Too many open files", str(file))
+        return original(file, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "open", exhausted)
+        with pytest.raises(OSError, match="Too many open files"):
+            preparer.prepare(ref)
+    assert failed
+    preparer.prepare(ref)
+    assert path.stat().st_ino == inode
 
 
 @pytest.mark.parametrize("name", ["config", "state"])
@@ -220,6 +252,16 @@ def test_a_broken_checkpoint_stops_everything_and_stays(world: Any) -> None:
         with pytest.raises(CheckpointInvalid, match=f"checkpoint {path}: is cut short or no JSON; drain this node"):
             call(ref)
     assert (path.read_bytes(), world.residue()) == (broken, kept)
+
+
+def test_a_cdi_directory_that_can_not_be_made_leaves_nothing_behind(world: Any) -> None:
+    ref, preparer = world.claim(), world.preparer()
+    world.options.cdi_dir.touch()
+    with pytest.raises(OSError, match="exists"):
+        preparer.prepare(ref)
+    assert world.residue() == []
+    assert entries(world) == {}
+    assert not preparer.unprepare(ref)
 
 
 class Failing(Files):

@@ -1,5 +1,6 @@
 """What Prepare refuses: the whole text of each refusal, and that it leaves nothing behind."""
 
+import shutil
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from fracgpu.driver.errors import FracgpuError
 from fracgpu.driver.names import API_VERSION
 from fracgpu.kubeletplugin.checkpoint import CheckpointStore, EntryState
+from fracgpu.kubeletplugin.errors import InterceptorDamaged
 from fracgpu.kubeletplugin.files import Files
 
 GIB = 1024**3
@@ -351,3 +353,16 @@ def test_a_claim_being_prepared_counts(world: Any) -> None:
     store = CheckpointStore(world.options.state_dir / "checkpoint.json", Files())
     store.save(store.load().with_entry(replace(store.load().entries[other.uid], state=EntryState.PREPARING)))
     assert "CardInsufficientMemory" in refused(world, world.claim("c1"))
+
+
+def test_a_node_whose_interceptor_was_removed(world: Any) -> None:
+    ref, preparer = world.claim(), world.preparer()
+    (stored,) = (world.options.state_dir / "lib").iterdir()
+    shutil.rmtree(stored)
+    with pytest.raises(InterceptorDamaged) as error:
+        preparer.prepare(ref)
+    assert str(error.value) == (
+        f"interceptor {stored}: is not on this node any more; restart the plugin, it stores the interceptor again"
+    )
+    assert world.residue() == []
+    assert len(world.preparer().prepare(ref)) == 1

@@ -173,23 +173,27 @@ def test_the_registration_socket_appears_last_and_goes_first(short_world: Any, m
     options = short_world.options
     running = PluginServers(options, short_world.preparer())
     events: list[tuple[str, bool]] = []
-    start, unlink = grpc._server._Server.start, running._files.unlink_socket  # type: ignore[attr-defined]
+    publish, unlink = running._files.publish_socket, running._files.unlink_socket
 
-    def started(server: Any) -> None:
-        start(server)
-        events.append(("start", registration_socket(options).exists()))
+    def published(temporary: Path, final: Path) -> None:
+        publish(temporary, final)
+        events.append((f"publish {final.name}", dra_socket(options).exists()))
 
     def unlinked(path: Path) -> None:
         if path.exists():
             events.append((f"unlink {path.name}", dra_socket(options).exists()))
         unlink(path)
 
-    monkeypatch.setattr(grpc._server._Server, "start", started)  # type: ignore[attr-defined]
+    monkeypatch.setattr(running._files, "publish_socket", published)
     monkeypatch.setattr(running._files, "unlink_socket", unlinked)
     running.start()
     running.stop()
-    assert events[:2] == [("start", False), ("start", True)]
-    assert events[2] == ("unlink gpu.fracgpu.dev-reg.sock", True)
+    assert events == [
+        ("publish dra.sock", True),
+        ("publish gpu.fracgpu.dev-reg.sock", True),
+        ("unlink gpu.fracgpu.dev-reg.sock", True),
+        ("unlink dra.sock", True),
+    ]
     assert list(options.registry_dir.iterdir()) == []
     assert list(options.plugin_dir.iterdir()) == []
 
@@ -204,6 +208,36 @@ def test_sockets_that_a_killed_plugin_left_are_replaced(short_world: Any) -> Non
     path = registration_socket(short_world.options)
     assert call(path, registration_grpc.RegistrationStub, "GetInfo", registration_pb2.InfoRequest()).name
     running.stop()
+
+
+def test_a_plugin_that_stops_leaves_the_sockets_of_its_successor(short_world: Any) -> None:
+    old, new = (PluginServers(short_world.options, short_world.preparer()) for _ in range(2))
+    old.start()
+    new.start()
+    old.stop()
+    try:
+        path = registration_socket(short_world.options)
+        info = call(path, registration_grpc.RegistrationStub, "GetInfo", registration_pb2.InfoRequest())
+        ref = short_world.claim()
+        request = v1_pb2.NodePrepareResourcesRequest(claims=claims(v1_pb2, ref))
+        answer = call(Path(info.endpoint), v1_grpc.DRAPluginStub, "NodePrepareResources", request)
+        assert answer.claims[ref.uid].error == ""
+    finally:
+        new.stop()
+    assert list(short_world.options.registry_dir.iterdir()) == []
+    assert list(short_world.options.plugin_dir.iterdir()) == []
+
+
+def test_a_socket_that_can_not_get_its_name_is_taken_back(short_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = PluginServers(short_world.options, short_world.preparer())
+
+    def full(_temporary: Path, _final: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(running._files, "publish_socket", full)
+    with pytest.raises(SocketInvalid, match=r"--plugin-dir: can not listen on .*dra\.sock: .*No space left"):
+        running.start()
+    assert list(short_world.options.plugin_dir.iterdir()) == []
 
 
 def test_a_file_in_the_sockets_place_is_left_alone(short_world: Any) -> None:
