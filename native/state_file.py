@@ -18,12 +18,13 @@ from fracgpu.native import abi
 from fracgpu.native.device_uuid import uuid_bytes, uuid_text
 from fracgpu.native.errors import StateFileInvalid
 
-_MAX_SLOTS: Final = 65536
+# As many as the interceptor accepts: what is read at once stays below 17 MB, whatever the header says.
+_MAX_SLOTS: Final = 4096
 _MAX_STRIDE_BYTES: Final = 4096
 _STRIDE_UNIT_BYTES: Final = 64
 _MAX_HEADER_BYTES: Final = 65536
-# No real amount of memory reaches this; sums of clamped values still fit what consumers store (int64).
-_CLAMP: Final = 2**56
+# No real amount of memory reaches this; two amounts of each of _MAX_SLOTS slots add up to less than 2^63 (int64).
+_CLAMP: Final = 2**48
 _COUNTER_CLAMP: Final = 2**63 - 1
 # struct flock of 64-bit Linux: type, whence, start, length, pid (which must be 0 for OFD commands).
 _FLOCK: Final = struct.Struct("@hhqqi4x")
@@ -80,7 +81,7 @@ def read_state_file(path: Path) -> StateSnapshot:
     """Read the state file at `path` and ask the kernel which of its slots are held.
 
     Raises StateFileInvalid naming what is wrong when the file can not be a state file of this ABI version: missing, not
-    a regular file, cut short or grown, bad magic, impossible sizes.
+    a regular file, cut short or grown, not readable, bad magic, impossible sizes.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -88,6 +89,8 @@ def read_state_file(path: Path) -> StateSnapshot:
         raise StateFileInvalid(f"state file {path}", f"can not be opened: {error.strerror}") from error
     try:
         return _read(path, descriptor)
+    except OSError as error:
+        raise StateFileInvalid(f"state file {path}", f"can not be read: {error.strerror}") from error
     finally:
         os.close(descriptor)
 
@@ -142,7 +145,7 @@ def _live_slots(descriptor: int, header: Any, slots: bytes) -> tuple[SlotSnapsho
     # The high-water mark only speeds up the interceptor's scans. Here it is a number that a container could
     # lower to hide its slots, so every slot is looked at.
     stride = header.slot_stride_bytes
-    states = struct.unpack(f"<{f'I{stride - 4}x' * header.slot_count}", slots)
+    states = memoryview(slots).cast("I")[:: stride // 4]
     return tuple(
         _slot(index, slots[index * stride : index * stride + abi.SLOT_STRIDE_BYTES])
         for index, state in enumerate(states)

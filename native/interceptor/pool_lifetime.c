@@ -27,7 +27,8 @@ CUresult fg_hook_cuMemPoolCreate(CUmemoryPool *pool, const struct fg_pool_props 
     struct fg_process *process = fg_process();
     if (process == NULL)
         return CUDA_ERROR_SYSTEM_NOT_READY;
-    CUresult code = FG_CALL(cuMemPoolCreate, pool, props);
+    CUmemoryPool result = NULL;
+    CUresult code = FG_CALL(cuMemPoolCreate, pool == NULL ? NULL : &result, props);
     if (code != CUDA_SUCCESS)
         return code;
     struct fg_group *group = NULL;
@@ -35,12 +36,15 @@ CUresult fg_hook_cuMemPoolCreate(CUmemoryPool *pool, const struct fg_pool_props 
         code = fg_group_of_device(process, props->location.id, &group);
     else if (props->location.type == CU_MEM_LOCATION_TYPE_DEVICE_LOCALITY_DOMAIN)
         code = fg_group_of_device(process, props->location.id & 0xff, &group);
-    else if (!fg_location_is_host(props->location.type))
-        return CUDA_SUCCESS;           /* managed without a home: charged where it is first used */
+    /* Managed memory without a home is charged where it is first used. A pool without a record could not be charged by
+     * what it reserves. */
+    bool homeless = group == NULL && !fg_location_is_host(props->location.type);
+    if (code == CUDA_SUCCESS && !homeless && fg_pool_record(process, result, group) == NULL)
+        code = CUDA_ERROR_OUT_OF_MEMORY;
     if (code == CUDA_SUCCESS)
-        fg_pool_record(process, *pool, group);
+        *pool = result;
     else
-        FG_CALL(cuMemPoolDestroy, *pool);
+        FG_CALL(cuMemPoolDestroy, result);
     return code;
 }
 
@@ -48,16 +52,24 @@ CUresult fg_hook_cuMemPoolDestroy(CUmemoryPool pool)
 {
     struct fg_process *process = fg_process_attached();
     struct fg_pool *record = process == NULL ? NULL : fg_pool_find(process, pool);
-    if (record == NULL || !fg_pool_enter(record))
+    if (record == NULL)
         return FG_CALL(cuMemPoolDestroy, pool);
+    /* In vain when a thread that lost its CPU is in charge. The record must then not keep the handle either, or the
+     * driver would be asked about a pool that is gone; its charge goes with its last pointer. */
+    bool in_charge = fg_pool_enter(record);
     uint64_t used = 0;
     fg_pool_attribute(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used);
-    __atomic_store_n(&record->handle, FG_POOL_GONE, __ATOMIC_RELEASE);
+    __atomic_store_n(&record->handle, FG_POOL_GONE, __ATOMIC_SEQ_CST);
     CUresult code = FG_CALL(cuMemPoolDestroy, pool);
-    if (code == CUDA_SUCCESS)
+    uint64_t gone = FG_POOL_GONE;
+    if (code != CUDA_SUCCESS)
+        __atomic_compare_exchange_n(&record->handle, &gone, (uint64_t)(uintptr_t)pool, 0, __ATOMIC_SEQ_CST,
+                                    __ATOMIC_SEQ_CST);
+    else if (in_charge)
         fg_pool_gone(process, record, used);
+    if (in_charge)
+        fg_pool_leave(process, record);
     else
-        __atomic_store_n(&record->handle, (uint64_t)(uintptr_t)pool, __ATOMIC_RELEASE);
-    fg_pool_leave(process, record);
+        fg_pool_settle(process, record);
     return code;
 }

@@ -25,6 +25,9 @@ enum {
 struct fg_pool *fg_pool_find(struct fg_process *process, CUmemoryPool pool)
 {
     uint32_t used = __atomic_load_n(&process->pools_used, __ATOMIC_ACQUIRE);
+    /* What a record holds instead of a handle is no pool's handle. */
+    if (pool == NULL || (uint64_t)(uintptr_t)pool == FG_POOL_GONE)
+        return NULL;
     for (uint32_t index = 0; index < used; index++) {
         if (__atomic_load_n(&process->pools[index].handle, __ATOMIC_ACQUIRE) == (uint64_t)(uintptr_t)pool)
             return &process->pools[index];
@@ -51,7 +54,7 @@ struct fg_pool *fg_pool_record(struct fg_process *process, CUmemoryPool pool, st
 {
     struct fg_pool *record = fg_pool_find(process, pool);
     /* Two records of one pool would charge it twice, so pools are added one at a time. That takes some nanoseconds; a
-     * thread that does not get its turn does without a record. */
+     * thread that does not get its turn gets no record. */
     for (int attempt = 0; record == NULL && attempt < CREATE_TRIES; attempt++) {
         uint32_t idle = 0;
         if (!__atomic_compare_exchange_n(&process->pools_adding, &idle, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
@@ -73,15 +76,15 @@ bool fg_pool_attribute(CUmemoryPool pool, int attribute, uint64_t *value)
     return FG_CALL(cuMemPoolGetAttribute, pool, attribute, value) == CUDA_SUCCESS;
 }
 
-void fg_pool_flying(struct fg_pool *record, const struct fg_charge *charge)
+void fg_pool_flying(struct fg_pool *record, uint64_t growth, const struct fg_charge *charge)
 {
-    __atomic_fetch_add(&record->in_flight, charge->bytes, __ATOMIC_SEQ_CST);
+    __atomic_fetch_add(&record->in_flight, growth, __ATOMIC_SEQ_CST);
     __atomic_fetch_add(&record->charged[charge->member], charge->bytes, __ATOMIC_SEQ_CST);
 }
 
-void fg_pool_landed(struct fg_pool *record, const struct fg_charge *charge)
+void fg_pool_landed(struct fg_pool *record, uint64_t growth)
 {
-    __atomic_fetch_sub(&record->in_flight, charge->bytes, __ATOMIC_SEQ_CST);
+    __atomic_fetch_sub(&record->in_flight, growth, __ATOMIC_SEQ_CST);
 }
 
 /* The headroom is a multiple of POOL_ALIGNMENT; the bits below count every change and every attempt, so that a thread
@@ -105,10 +108,13 @@ static uint64_t clear_headroom(struct fg_pool *record)
     return NO_TICKET;
 }
 
-bool fg_pool_begin(struct fg_pool *record, uint64_t bytes, uint64_t *ticket)
+bool fg_pool_begin(struct fg_pool *record, uint64_t bytes, uint64_t growth, uint64_t *ticket)
 {
     *ticket = NO_TICKET;
     __atomic_fetch_add(&record->calls, 1, __ATOMIC_SEQ_CST);
+    /* Before the headroom is taken: the pool may have given it up, and then grows after all. A settlement that finds
+     * that out clears the headroom first and then looks what is in flight, so it leaves the charge of this growth. */
+    __atomic_fetch_add(&record->in_flight, growth, __ATOMIC_SEQ_CST);
     uint64_t wanted = fg_round_up(bytes, POOL_ALIGNMENT);
     uint64_t word = __atomic_load_n(&record->headroom, __ATOMIC_SEQ_CST);
     uint64_t left = (word & ~COUNT_MASK) - wanted;
@@ -116,6 +122,7 @@ bool fg_pool_begin(struct fg_pool *record, uint64_t bytes, uint64_t *ticket)
         __atomic_compare_exchange_n(&record->headroom, &word, headroom_word(left, word), 0, __ATOMIC_SEQ_CST,
                                     __ATOMIC_SEQ_CST))
         return true;
+    fg_pool_landed(record, growth);
     /* What does not fit may still be put there, together with freed memory beside it. */
     uint64_t cleared = clear_headroom(record);
     if (__atomic_load_n(&record->calls, __ATOMIC_SEQ_CST) == 1)
@@ -150,32 +157,64 @@ void fg_pool_release(struct fg_process *process, struct fg_pool *record, uint64_
     for (uint32_t member = process->member_count; member-- > 0 && bytes > 0;) {
         uint64_t charged = __atomic_load_n(&record->charged[member], __ATOMIC_SEQ_CST);
         uint64_t part = fg_min(charged, bytes);
+        /* Frees of a pool that is gone do this at the same time: nothing is released twice. A failed exchange means
+         * that another thread changed the charge, so this ends. */
+        while (part != 0 && !__atomic_compare_exchange_n(&record->charged[member], &charged, charged - part, 0,
+                                                         __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+            part = fg_min(charged, bytes);
         if (part == 0)
             continue;
-        __atomic_fetch_sub(&record->charged[member], part, __ATOMIC_SEQ_CST);
         fg_ledger_discharge(&process->members[member].ledger, part, FG_POOL);
         bytes -= part;
     }
 }
 
-static void settle_once(struct fg_process *process, struct fg_pool *record)
+/* The last pointer of a pool that is gone has been freed. */
+static void forget(struct fg_process *process, struct fg_pool *record)
 {
-    uint64_t handle = __atomic_load_n(&record->handle, __ATOMIC_ACQUIRE);
-    uint64_t reserved;
-    if (handle == FG_POOL_GONE || handle == 0 || record->group == NULL)
-        return;
+    fg_pool_release(process, record, UINT64_MAX);
+    clear_headroom(record);
+    __atomic_store_n(&record->reserved_seen, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&record->handle, 0, __ATOMIC_RELEASE);
+}
+
+struct reading {
+    uint64_t charged, in_flight, reserved;
+};
+
+/* False when the driver does not say, or when the pool shrank since the last reading. */
+static bool look(struct fg_process *process, struct fg_pool *record, CUmemoryPool pool, struct reading *reading)
+{
     /* In this order. What another thread starts in between then counts as in flight but not yet as charged, and
      * nothing of it is released. */
-    uint64_t charged = total_charge(process, record);
-    uint64_t in_flight = __atomic_load_n(&record->in_flight, __ATOMIC_SEQ_CST);
-    if (!fg_pool_attribute((CUmemoryPool)(uintptr_t)handle, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reserved))
-        return;
-    reserved = fg_min(reserved, FG_AMOUNT_MAX);
-    if (reserved + in_flight > 0)
+    reading->charged = total_charge(process, record);
+    reading->in_flight = __atomic_load_n(&record->in_flight, __ATOMIC_SEQ_CST);
+    if (!fg_pool_attribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reading->reserved))
+        return false;
+    reading->reserved = fg_min(reading->reserved, FG_AMOUNT_MAX);
+    if (reading->reserved + reading->in_flight > 0)
         __atomic_store_n(&process->pools_hold, 1, __ATOMIC_SEQ_CST);
-    /* A pool that shrank may have given up the block that the headroom is in. */
-    if (reserved < __atomic_exchange_n(&record->reserved_seen, reserved, __ATOMIC_SEQ_CST))
-        clear_headroom(record);
+    if (reading->reserved >= __atomic_exchange_n(&record->reserved_seen, reading->reserved, __ATOMIC_SEQ_CST))
+        return true;
+    /* It may have given up the block that the headroom is in. */
+    clear_headroom(record);
+    return false;
+}
+
+static void settle_once(struct fg_process *process, struct fg_pool *record)
+{
+    uint64_t handle = __atomic_load_n(&record->handle, __ATOMIC_SEQ_CST);
+    struct reading reading;
+    if (handle == FG_POOL_GONE && __atomic_load_n(&record->pointers, __ATOMIC_SEQ_CST) == 0)
+        forget(process, record);
+    if (handle == FG_POOL_GONE || handle == 0 || record->group == NULL)
+        return;
+    CUmemoryPool pool = (CUmemoryPool)(uintptr_t)handle;
+    if (!look(process, record, pool, &reading) && !look(process, record, pool, &reading))
+        return;
+    uint64_t reserved = reading.reserved;
+    uint64_t in_flight = reading.in_flight;
+    uint64_t charged = reading.charged;
     if (charged > reserved + in_flight)
         fg_pool_release(process, record, charged - reserved - in_flight);
     /* The pool grew by more than all reservations together. The memory is there: it is charged, and what comes next
@@ -217,19 +256,9 @@ void fg_pool_settle(struct fg_process *process, struct fg_pool *record)
         fg_pool_leave(process, record);
 }
 
-void fg_pool_forget(struct fg_process *process, struct fg_pool *record)
-{
-    fg_pool_release(process, record, UINT64_MAX);
-    clear_headroom(record);
-    __atomic_store_n(&record->reserved_seen, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&record->handle, 0, __ATOMIC_RELEASE);
-}
-
 void fg_pool_gone(struct fg_process *process, struct fg_pool *record, uint64_t remaining)
 {
     uint64_t charged = total_charge(process, record);
     if (charged > remaining)
         fg_pool_release(process, record, charged - remaining);
-    if (__atomic_load_n(&record->pointers, __ATOMIC_ACQUIRE) == 0)
-        fg_pool_forget(process, record);
 }

@@ -14,16 +14,18 @@ struct fg_pool *fg_pool_record(struct fg_process *process, CUmemoryPool pool, st
 
 struct fg_pool *fg_pool_find(struct fg_process *process, CUmemoryPool pool);
 
-/* Note that a reservation belongs to the pool until `fg_pool_landed`, and is part of its charge from then on. */
-void fg_pool_flying(struct fg_pool *record, const struct fg_charge *charge);
-void fg_pool_landed(struct fg_pool *record, const struct fg_charge *charge);
+/* Note that the pool may grow by `growth` until `fg_pool_landed`, and that the charge reserved for it is the pool's from
+ * now on. */
+void fg_pool_flying(struct fg_pool *record, uint64_t growth, const struct fg_charge *charge);
+void fg_pool_landed(struct fg_pool *record, uint64_t growth);
 
 /* Headroom: bytes at the end of the pool's newest block that nothing has touched yet. What is taken from it can not
  * make the pool grow.
  *
- * Every allocation begins by asking for its bytes there; false: it needs a reservation. The ticket says whether the
- * allocation was alone, which is when its growth of the pool can become headroom. */
-bool fg_pool_begin(struct fg_pool *record, uint64_t bytes, uint64_t *ticket);
+ * Every allocation begins by asking for its bytes there; false: it needs a reservation of `growth`. True: `growth` is in
+ * flight as if it had been reserved. The ticket says whether the allocation was alone, which is when its growth of the
+ * pool can become headroom. */
+bool fg_pool_begin(struct fg_pool *record, uint64_t bytes, uint64_t growth, uint64_t *ticket);
 /* The allocation is done, and the pool had `before` and has `after` reserved. */
 void fg_pool_grew(struct fg_pool *record, uint64_t ticket, uint64_t before, uint64_t after, uint64_t bytes);
 void fg_pool_end(struct fg_pool *record);
@@ -37,10 +39,9 @@ bool fg_pool_enter(struct fg_pool *record);
 /* Settle it, and let the next one in. */
 void fg_pool_leave(struct fg_process *process, struct fg_pool *record);
 
-/* The pool is gone; `remaining` bytes live on until its last pointer is freed. By the thread in charge. */
+/* The pool is gone; `remaining` bytes live on until its last pointer is freed, when a settlement forgets the pool. By the
+ * thread in charge. */
 void fg_pool_gone(struct fg_process *process, struct fg_pool *record, uint64_t remaining);
-/* The last pointer of a pool that is gone has been freed. */
-void fg_pool_forget(struct fg_process *process, struct fg_pool *record);
 
 /* Take up to `bytes` off the charge. */
 void fg_pool_release(struct fg_process *process, struct fg_pool *record, uint64_t bytes);

@@ -55,24 +55,46 @@ static bool lies_on_host(CUmemoryPool pool)
     return fg_location_is_host(type);
 }
 
-/* The record of the pool that `request` will use; `*record` is NULL when it has none. */
-static CUresult find_pool(struct fg_process *process, const struct request *request, struct fg_group **group,
-                          struct fg_pool **record)
+/* Where a pool lies that the program did not make: the default pool of any device may be used with any stream. Others
+ * (managed memory without a home) are taken to lie where they are first used, which `*group` already says. */
+static CUresult find_home(struct fg_process *process, CUmemoryPool pool, struct fg_group **group)
+{
+    int count = 0;
+    CUmemoryPool of_device = NULL;
+    CUresult code = FG_CALL(cuDeviceGetCount, &count);
+    for (CUdevice device = 0; code == CUDA_SUCCESS && device < count; device++) {
+        if (FG_CALL(cuDeviceGetDefaultMemPool, &of_device, device) == CUDA_SUCCESS && of_device == pool)
+            return fg_group_of_device(process, device, group);
+    }
+    return code;
+}
+
+/* The record of the pool that `request` will use. */
+static CUresult find_pool(struct fg_process *process, const struct request *request, struct fg_pool **record)
 {
     CUdevice device = -1;
+    struct fg_group *group = NULL;
     CUmemoryPool pool = request->pool;
     CUstream stream = request->stream == NULL && request->per_thread ? PER_THREAD_STREAM : request->stream;
     CUresult code = fg_device_of_stream(stream, &device);
     if (code == CUDA_SUCCESS)
-        code = fg_group_of_device(process, device, group);
+        code = fg_group_of_device(process, device, &group);
     if (code == CUDA_SUCCESS && pool == NULL)
         code = FG_CALL(cuDeviceGetMemPool, &pool, device);
     if (code != CUDA_SUCCESS)
         return code;
     *record = fg_pool_find(process, pool);
-    if (*record == NULL)
-        *record = fg_pool_record(process, pool, lies_on_host(pool) ? NULL : *group);
-    return CUDA_SUCCESS;
+    if (*record != NULL)
+        return CUDA_SUCCESS;
+    if (lies_on_host(pool))
+        group = NULL;
+    else
+        code = find_home(process, pool, &group);
+    if (code != CUDA_SUCCESS)
+        return code;
+    /* Charged by the size of each allocation, a pool would hold far more than its charge: rather nothing. */
+    *record = fg_pool_record(process, pool, group);
+    return *record == NULL ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
 }
 
 static void remember(struct fg_process *process, struct fg_pool *record, CUdeviceptr address, uint64_t bytes)
@@ -92,19 +114,21 @@ static uint64_t reserved_by(const struct fg_pool *record, uint64_t otherwise)
     return fg_pool_attribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reserved) ? reserved : otherwise;
 }
 
-/* With `growth` reserved, or covered by the pool's headroom. */
+/* With `growth` in flight: reserved by `charge`, or covered by the pool's headroom (`charge` is NULL). */
 static CUresult allocate_covered(struct fg_process *process, const struct request *request, struct fg_pool *record,
-                                 const struct fg_charge *growth, uint64_t ticket, CUdeviceptr *address)
+                                 const struct fg_charge *charge, uint64_t growth, uint64_t ticket,
+                                 CUdeviceptr *address)
 {
     int mode = relax();
-    uint64_t before = growth->bytes == 0 ? 0 : reserved_by(record, UINT64_MAX);
-    fg_pool_flying(record, growth);
+    uint64_t before = charge == NULL ? 0 : reserved_by(record, UINT64_MAX);
+    if (charge != NULL)
+        fg_pool_flying(record, growth, charge);
     restore(mode);
     CUresult code = forward(request, address);
     mode = relax();
     if (code == CUDA_SUCCESS)
         remember(process, record, *address, request->bytes);
-    if (code == CUDA_SUCCESS && growth->bytes != 0)
+    if (code == CUDA_SUCCESS && charge != NULL)
         fg_pool_grew(record, ticket, before, reserved_by(record, 0), request->bytes);
     fg_pool_landed(record, growth);
     fg_pool_settle(process, record);
@@ -115,34 +139,18 @@ static CUresult allocate_covered(struct fg_process *process, const struct reques
 static CUresult allocate_in_pool(struct fg_process *process, const struct request *request, struct fg_pool *record,
                                  CUdeviceptr *address)
 {
-    struct fg_charge growth = {.bytes = 0, .member = 0, .kind = FG_POOL};
+    uint64_t growth = fg_min(fg_round_up(request->bytes, POOL_GROWTH), FG_AMOUNT_MAX);
+    struct fg_charge charge;
     uint64_t ticket;
     CUresult code = CUDA_SUCCESS;
     /* Free memory in the pool is no promise that it will not grow: it may lie in pieces, or belong to the order of
      * another stream. A limit that holds has to have room for the growth. */
-    if (!fg_pool_begin(record, request->bytes, &ticket))
-        code = fg_charge_group(process, record->group, fg_round_up(request->bytes, POOL_GROWTH), FG_POOL, &growth);
+    bool covered = fg_pool_begin(record, request->bytes, growth, &ticket);
+    if (!covered)
+        code = fg_charge_group(process, record->group, growth, FG_POOL, &charge);
     if (code == CUDA_SUCCESS)
-        code = allocate_covered(process, request, record, &growth, ticket, address);
+        code = allocate_covered(process, request, record, covered ? NULL : &charge, growth, ticket, address);
     fg_pool_end(record);
-    return code;
-}
-
-/* A pool for which there is no record left: each allocation is charged by its own size. */
-static CUresult allocate_plainly(struct fg_process *process, const struct request *request, struct fg_group *group,
-                                 CUdeviceptr *address)
-{
-    struct fg_charge charge;
-    CUresult code = fg_charge_group(process, group, request->bytes, FG_PLAIN, &charge);
-    if (code != CUDA_SUCCESS)
-        return code;
-    code = forward(request, address);
-    if (code == CUDA_SUCCESS && !fg_remember(*address, &charge)) {
-        FG_CALL(cuMemFreeAsync, *address, request->stream);
-        code = CUDA_ERROR_OUT_OF_MEMORY;
-    }
-    if (code != CUDA_SUCCESS)
-        fg_discharge(&charge);
     return code;
 }
 
@@ -151,7 +159,6 @@ static CUresult allocate(const struct request *request, CUdeviceptr *address)
     int capturing = CU_STREAM_CAPTURE_STATUS_NONE;
     CUstream stream = request->stream == NULL && request->per_thread ? PER_THREAD_STREAM : request->stream;
     struct fg_process *process = fg_process();
-    struct fg_group *group = NULL;
     struct fg_pool *record = NULL;
     if (process == NULL)
         return CUDA_ERROR_SYSTEM_NOT_READY;
@@ -161,15 +168,13 @@ static CUresult allocate(const struct request *request, CUdeviceptr *address)
         return forward(request, address);
     int mode = relax();
     if (code == CUDA_SUCCESS)
-        code = find_pool(process, request, &group, &record);
+        code = find_pool(process, request, &record);
     restore(mode);
     if (code != CUDA_SUCCESS)
         return code;
     CUdeviceptr result = 0;
     CUdeviceptr *target = address == NULL ? NULL : &result;
-    if (record == NULL)
-        code = allocate_plainly(process, request, group, target);
-    else if (record->group == NULL)
+    if (record->group == NULL)
         code = forward(request, target);
     else
         code = allocate_in_pool(process, request, record, target);
@@ -205,11 +210,13 @@ CUresult fg_hook_cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *address, size_t bytes
 void fg_pool_pointer_freed(struct fg_process *process, const struct fg_value *value)
 {
     struct fg_pool *record = &process->pools[value->link];
-    bool gone = __atomic_load_n(&record->handle, __ATOMIC_ACQUIRE) == FG_POOL_GONE;
-    if (gone)
+    if (__atomic_load_n(&record->handle, __ATOMIC_SEQ_CST) == FG_POOL_GONE)
         fg_pool_release(process, record, value->bytes);
-    if (__atomic_fetch_sub(&record->pointers, 1, __ATOMIC_SEQ_CST) == 1 && gone)
-        fg_pool_forget(process, record);
+    /* Asked once more: whoever destroys the pool meanwhile looks at the pointers after it has said so, so one of the
+     * two sees both. */
+    if (__atomic_fetch_sub(&record->pointers, 1, __ATOMIC_SEQ_CST) == 1 &&
+        __atomic_load_n(&record->handle, __ATOMIC_SEQ_CST) == FG_POOL_GONE)
+        fg_pool_settle(process, record);
 }
 
 static bool in_gpu_memory(const struct fg_pool *record)

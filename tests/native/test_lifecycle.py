@@ -121,7 +121,7 @@ def test_closing_every_descriptor_keeps_the_slot(
 
 def test_nothing_is_left_open_in_the_program(prefix: Any, until_ready: Callable[..., subprocess.Popen[str]]) -> None:
     prefix.allocate(GPUS[0], 1024)
-    process = until_ready("init", "device", "0", "alloc", "2000", "ready")
+    process = until_ready("init", "device", "0", "alloc", "2000", "nvml", "0", "ready")
     targets = [str(entry.readlink()) for entry in Path(f"/proc/{process.pid}/fd").iterdir()]
     assert not [target for target in targets if "allocations" in target]
 

@@ -58,6 +58,15 @@ def test_reservation_is_never_missed_between_two_reads(
     assert subprocess.run([program, tmp_path], check=False).returncode == exit_code
 
 
+def test_reaper_declares_nobody_dead_who_just_came(c_compiler: tuple[str, ...], tmp_path: Path) -> None:
+    program = tmp_path / "reap_race"
+    sources = [path for path in sorted((ROOT / "native" / "limiter").glob("*.c")) if path.stem != "slot_lock"]
+    main = ROOT / "tests" / "native" / "programs" / "reap_race.c"
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run([*c_compiler, *flags, str(main), *map(str, sources), "-o", str(program)], check=True)
+    assert subprocess.run([program, tmp_path], check=False).returncode == 0
+
+
 class Library:
     """The limiter through cffi; each ledger stands for a process."""
 

@@ -1,5 +1,6 @@
 """State files: the host reads what a container may have written, and believes only locks."""
 
+import errno
 import fcntl
 import os
 import struct
@@ -65,16 +66,40 @@ def test_a_lowered_high_water_mark_hides_nothing(path: Path, owner: int) -> None
     assert read_state_file(path).used_bytes == 100
 
 
-@pytest.mark.parametrize(("written", "read"), [(2**56 + 1, 2**56), (2**63 - 1, 2**56), (2**63, 0), (2**64 - 1, 0)])
+@pytest.mark.parametrize(("written", "read"), [(2**48 + 1, 2**48), (2**63 - 1, 2**48), (2**63, 0), (2**64 - 1, 0)])
 def test_amounts_are_clamped(path: Path, owner: int, written: int, read: int) -> None:
     take_slot(owner, 0, written)
     assert read_state_file(path).used_bytes == read
 
 
-def write(path: Path, offset: int, layout: str, value: object) -> None:
+def test_the_largest_file_adds_up_to_an_int64(path: Path, owner: int) -> None:
+    slots, stride = 4096, 4096
+    os.truncate(path, abi.STATE_HEADER_BYTES + slots * stride)
+    write(path, 16, "<II", slots, stride)
+    slot = struct.pack("<IiQQQQQQ", abi.SLOT_LIVE, 1, 0, 0, 0, 2**63 - 1, 0, 2**63 - 1)
+    lock = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    fcntl.fcntl(owner, fcntl.F_OFD_SETLK, lock)
+    for index in range(slots):
+        os.pwrite(owner, slot, abi.STATE_HEADER_BYTES + index * stride)
+    snapshot = read_state_file(path)
+    assert len(snapshot.processes) == slots
+    assert 2**60 < snapshot.used_bytes < 2**63
+
+
+def test_a_file_system_that_fails_is_a_typed_error(path: Path, owner: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    take_slot(owner, 0, 100)
+    monkeypatch.setattr(fcntl, "fcntl", fail)
+    with pytest.raises(StateFileInvalid, match=r"can not be read: No locks available"):
+        read_state_file(path)
+
+
+def write(path: Path, offset: int, layout: str, *values: object) -> None:
     with path.open("r+b") as file:
         file.seek(offset)
-        file.write(struct.pack(layout, value))
+        file.write(struct.pack(layout, *values))
 
 
 @pytest.mark.parametrize(
@@ -86,6 +111,7 @@ def write(path: Path, offset: int, layout: str, value: object) -> None:
         (12, "<I", 2**31, "header of 2147483648 bytes"),
         (16, "<I", 0, "0 slots"),
         (16, "<I", 2**32 - 1, "4294967295 slots"),
+        (16, "<I", 4097, "4097 slots"),
         (16, "<I", 1023, "bytes long, its header says"),
         (20, "<I", 0, "slots of 0 bytes"),
         (20, "<I", 129, "slots of 129 bytes"),

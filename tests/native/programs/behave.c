@@ -285,6 +285,13 @@ static void check_settling(int (*synchronize)(void))
 
 static int synchronize_stream(void) { return cuStreamSynchronize(NULL); }
 static int synchronize_stream_ptsz(void) { return cuStreamSynchronize_ptsz(NULL); }
+static int synchronize_context(void)
+{
+    handle_t context;
+    CHECK(cuDevicePrimaryCtxRetain(&context, 0) == 0);
+    return cuCtxSynchronize_v2(context);
+}
+
 static int synchronize_event(void)
 {
     handle_t event;
@@ -441,6 +448,7 @@ static void check_free_async_ptsz(void) { check_free_async(cuMemFreeAsync_ptsz);
 static void check_settling_stream(void) { check_settling(synchronize_stream); }
 static void check_settling_stream_ptsz(void) { check_settling(synchronize_stream_ptsz); }
 static void check_settling_context(void) { check_settling(cuCtxSynchronize); }
+static void check_settling_context_v2(void) { check_settling(synchronize_context); }
 static void check_settling_event(void) { check_settling(synchronize_event); }
 
 static const struct check checks[] = {
@@ -459,6 +467,7 @@ static const struct check checks[] = {
     {"cuStreamSynchronize", check_settling_stream},
     {"cuStreamSynchronize_ptsz", check_settling_stream_ptsz},
     {"cuCtxSynchronize", check_settling_context},
+    {"cuCtxSynchronize_v2", check_settling_context_v2},
     {"cuEventSynchronize", check_settling_event},
     {"cuMemGetInfo", check_info_v1},
     {"cuMemGetInfo_v2", check_info_v2},

@@ -43,6 +43,7 @@ struct pool_props {
     API(cuDevicePrimaryCtxRetain, (handle_t *, int)) \
     API(cuCtxSetCurrent, (handle_t)) \
     API(cuCtxSynchronize, (void)) \
+    API(cuCtxSynchronize_v2, (handle_t)) \
     API(cuMemAlloc, (unsigned *, unsigned)) \
     API(cuMemAlloc_v2, (uint64_t *, size_t)) \
     API(cuMemAllocPitch, (unsigned *, unsigned *, unsigned, unsigned, unsigned)) \

@@ -209,6 +209,22 @@ static void test_reserve(void)
     fg_ledger_detach(&two);
 }
 
+static void test_announcements_count(void)
+{
+    struct fg_ledger own, other;
+    const char *path = new_state(4);
+    CHECK(fg_ledger_attach(&own, path, uuid) == FG_OK && fg_ledger_attach(&other, path, uuid) == FG_OK);
+    /* What somebody else has announced may be taken at any moment, so it is not to be had, and is waited for in vain. */
+    other.own->pending_bytes = 600;
+    CHECK(fg_ledger_reserve(&own, 1000, 401, FG_PLAIN) == FG_REFUSED);
+    CHECK(own.own->pending_bytes == 0 && own.own->committed_bytes == 0);
+    CHECK(fg_ledger_reserve(&own, 1000, 400, FG_PLAIN) == FG_GRANTED);
+    other.own->pending_bytes = 0;
+    CHECK(fg_ledger_reserve(&own, 1000, 600, FG_PLAIN) == FG_GRANTED);
+    fg_ledger_detach(&own);
+    fg_ledger_detach(&other);
+}
+
 static void test_charge_without_limit(void)
 {
     struct fg_ledger ledger;
@@ -442,6 +458,7 @@ static const struct {
     {"page_changes", test_page_changes},
     {"attach_faults", test_attach_faults},
     {"reserve", test_reserve},
+    {"announcements_count", test_announcements_count},
     {"charge_without_limit", test_charge_without_limit},
     {"dead_slots", test_dead_slots},
     {"reaper_needs_its_file", test_reaper_needs_its_file},
