@@ -12,10 +12,24 @@ from fracgpu.driver.errors import FracgpuError
 from fracgpu.driver.log import configure_logging
 
 EXIT_PASSED, EXIT_FAILED, EXIT_UNAVAILABLE = 0, 1, 3
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_lab(arguments: argparse.Namespace) -> int:
     """Run the lab as the command line asks; return the exit status."""
+    # A polite kill and a closed terminal clean up as Ctrl-C does; what a parent has chosen to ignore stays ignored.
+    for number in _INTERRUPTIONS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write("fracgpu lab: interrupted; nothing is left behind\n")
+        return EXIT_INTERRUPTED
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         from fracgpu.sim.lab import report
         from fracgpu.sim.lab.options import LabOptions
@@ -24,14 +38,9 @@ def run_lab(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"fracgpu lab: {error.name} is not installed; pip install 'fracgpu[lab]'\n")
         return EXIT_UNAVAILABLE
     configure_logging("debug" if arguments.verbose else "error", json=False)
-    # A polite kill cleans up as Ctrl-C does.
-    signal.signal(signal.SIGTERM, _interrupt)
     options = LabOptions(fallback=arguments.fallback, log_level="debug" if arguments.verbose else "info")
     try:
         result = run_exercises(options, bundle_path=arguments.bundle, on_headline=_print_headline)
-    except KeyboardInterrupt:
-        sys.stderr.write("fracgpu lab: interrupted; nothing is left behind\n")
-        return 128 + signal.SIGINT
     except (FracgpuError, OSError) as error:
         sys.stderr.write(f"fracgpu lab: {error}\n")
         return EXIT_UNAVAILABLE
@@ -50,4 +59,7 @@ def _print_headline(headline: str) -> None:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    # The clean-up that now begins must not be cut short by a second Ctrl-C.
+    for number in _INTERRUPTIONS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

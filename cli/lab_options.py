@@ -15,6 +15,8 @@ def add_lab_options(parser: argparse.ArgumentParser) -> None:
 
 def _bundle_path(text: str) -> Path:
     """Check early what would otherwise fail after all the work."""
+    if not text:
+        raise argparse.ArgumentTypeError("a file name is missing")
     path = Path(text)
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{path.parent} is not a directory")

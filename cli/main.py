@@ -20,8 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from fracgpu.kubeletplugin.main import main as run_plugin
 
         return run_plugin(arguments[1:])
-    parser = _parser()
-    parsed = parser.parse_args(arguments)
+    if arguments == ["--version"]:
+        arguments = ["version"]
+    parsed = _parser().parse_args(arguments)
     if parsed.command == "lab":
         from fracgpu.cli.lab import run_lab
 
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "lab",
         help="two pods share one simulated GPU on this machine: five exercises, PASS or FAIL",
         description="Run the five exercises on an embedded cluster with a simulated GPU. Exit status 0: all passed; "
-        "1: one failed; 3: the lab could not be started.",
+        "1: one failed; 2: wrong usage; 3: the lab could not be started; 130: interrupted.",
         allow_abbrev=False,
     )
     add_lab_options(lab)

@@ -63,7 +63,9 @@ def configure_logging(level: str, *, json: bool, stream: TextIO | None = None) -
     for former in [h for h in root.handlers if isinstance(h, _OurHandler)]:
         root.removeHandler(former)
     root.addHandler(handler)
-    root.setLevel(level.upper())
+    # What libraries tell at these levels (each HTTP request, the event loop's selector) buries what we say.
+    root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))
+    logging.getLogger("fracgpu").setLevel(level.upper())
 
 
 class LogfmtFormatter(logging.Formatter):

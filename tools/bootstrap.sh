@@ -9,15 +9,23 @@
 # printed and nothing is changed.
 set -eu
 
+# need_packages WHAT PACKAGE...: get what is missing, or say how.
 need_packages() {
+    what=$1
+    shift
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         echo "installing with apt: $*"
         apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
     else
-        echo "missing on this machine: $*" >&2
+        echo "missing on this machine: $what" >&2
         echo "install it, then run make again; on Debian or Ubuntu:  sudo apt-get install $*" >&2
         exit 1
     fi
+}
+
+give_up() {
+    echo "what apt installed is not enough: fracgpu needs $1" >&2
+    exit 1
 }
 
 find_python() {
@@ -31,12 +39,15 @@ find_python() {
 }
 
 make_venv() {
-    python=$(find_python) || { need_packages python3 python3-venv; python=$(find_python); } || {
-        echo "fracgpu needs Python 3.11 or newer with the venv module" >&2
-        exit 1
-    }
-    echo "making the virtual environment $1 (900 MB, once)"
-    [ -x "$1/bin/python" ] || "$python" -m venv "$1"
+    what="Python 3.11 or newer with the venv module"
+    python=$(find_python) || { need_packages "$what" python3 python3-venv; python=$(find_python); } || give_up "$what"
+    # An environment that was interrupted in the making may have a Python, but no pip yet.
+    if "$1/bin/python" -m pip --version >/dev/null 2>&1; then
+        echo "bringing the virtual environment $1 up to date"
+    else
+        echo "making the virtual environment $1 (900 MB, once)"
+        "$python" -m venv "$1"
+    fi
     pip="$1/bin/python -m pip --quiet --disable-pip-version-check"
     $pip install --require-hashes --requirement requirements.lock
     # setuptools warns that folders here could shadow packages; ours are found by mapping, which tests prove.
@@ -56,6 +67,9 @@ have_sanitizers() {
 
 case "${1:-}" in
 venv) make_venv "$2" ;;
-cc) have_sanitizers || { need_packages gcc libc6-dev; have_sanitizers; } ;;
+cc)
+    what="gcc with AddressSanitizer and UBSan"
+    have_sanitizers || { need_packages "$what" gcc libc6-dev; have_sanitizers; } || give_up "$what"
+    ;;
 *) echo "usage: bootstrap.sh venv DIR | bootstrap.sh cc" >&2; exit 2 ;;
 esac

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from fracgpu.sim.lab.errors import LabUnavailable
 from fracgpu.sim.lab.lab import RESOURCE_API, Lab
 
 _COLLECTIONS = {
@@ -30,14 +32,44 @@ def collect(lab: Lab) -> dict[str, bytes]:
     return files
 
 
+def require_writable(path: Path) -> None:
+    """Find out before all the work whether the archive can be written.
+
+    Raises:
+        LabUnavailable: it cannot.
+
+    """
+    existed = path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise _not_written(path, error) from error
+    if not existed:
+        path.unlink()
+
+
 def write(path: Path, files: dict[str, bytes], result: object) -> None:
-    """Write the archive, a gzipped tar with one folder; raises OSError."""
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in {**files, "result.json": _json(result)}.items():
-            member = tarfile.TarInfo(f"fracgpu-lab/{name}")
-            member.size = len(content)
-            member.mode = 0o644
-            archive.addfile(member, io.BytesIO(content))
+    """Write the archive, a gzipped tar with one folder.
+
+    Raises:
+        LabUnavailable: it cannot be written; half an archive is not left.
+
+    """
+    moment = int(time.time())
+    try:
+        with tarfile.open(path, "w:gz") as archive:
+            for name, content in {**files, "result.json": _json(result)}.items():
+                member = tarfile.TarInfo(f"fracgpu-lab/{name}")
+                member.size, member.mode, member.mtime = len(content), 0o644, moment
+                archive.addfile(member, io.BytesIO(content))
+    except OSError as error:
+        if path.is_file():
+            path.unlink()
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> LabUnavailable:
+    return LabUnavailable(f"bundle {path}", f"cannot be written: {error.strerror}", remedy="name another file")
 
 
 def _container_logs(pods: Path) -> Iterator[tuple[str, bytes]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fracgpu.sim.lab.evidence import Evidence
+from fracgpu.driver.quantity import quantity_bytes
+from fracgpu.sim.lab.evidence import Evidence, mib
 from fracgpu.sim.lab.stage import SHARING_PODS, Stage
 from fracgpu.sim.node.api import Json
 
@@ -21,22 +22,21 @@ def run(stage: Stage, evidence: Evidence) -> None:
     evidence.check("both pods run on one node", len(nodes) == 1, f"{' and '.join(SHARING_PODS)} on {_words(nodes)}")
     devices = {f"{result['pool']}/{result['device']}" for result in results}
     evidence.check("both claims hold the same device", len(devices) == 1, f"device {_words(devices)}")
-    shares = [share_of(claim) for claim in claims]
-    evidence.check("each claim has a share of its own", len(set(shares)) == 2, "; ".join(map(_share_line, claims)))
+    shares = {result["shareID"] for result in results}
+    lines = "; ".join(f"{name}: {_share(result)}" for name, result in zip(SHARING_PODS, results, strict=True))
+    evidence.check("each claim has a share of its own", len(shares) == len(SHARING_PODS), lines)
+    taken = [quantity_bytes(result["consumedCapacity"]["memory"]) for result in results]
+    evidence.check(
+        f"each share takes {mib(stage.sizes.slice_bytes)} of the device",
+        taken == [stage.sizes.slice_bytes] * len(SHARING_PODS),
+        " and ".join(map(mib, taken)),
+    )
     evidence.data |= {"pods": pods, "claims": claims}
 
 
-def share_of(claim: Json) -> str:
-    """Return what tells this claim's share of a device from another's: the share id, else the claim's own uid."""
-    result = claim["status"]["allocation"]["devices"]["results"][0]
-    return str(result.get("shareID") or claim["metadata"]["uid"])
-
-
-def _share_line(claim: Json) -> str:
-    result = claim["status"]["allocation"]["devices"]["results"][0]
-    amounts = result.get("consumedCapacity") or {}
-    words = " ".join(f"{name}={amount}" for name, amount in sorted(amounts.items()))
-    return f"{claim['metadata']['name']}: share {share_of(claim)[:8]} {words}".rstrip()
+def _share(result: Json) -> str:
+    amounts = " ".join(f"{name}={amount}" for name, amount in sorted(result["consumedCapacity"].items()))
+    return f"share {result['shareID'][:8]} {amounts}"
 
 
 def _words(names: set[str]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import asdict
 from typing import Any
 
 from fracgpu.native.fake_gpu import FakeGpuUsage, read_usage
@@ -25,8 +26,7 @@ from fracgpu.sim.node.container import ContainerProcess
 TITLE = "allocations are refused at the slice, on a card that is mostly free"
 
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY and cudaErrorMemoryAllocation
-# A context of the largest GPUs costs 600 MiB, and it counts.
-_CONTEXT_BYTES = 600 * MIB
+_STEP_BYTES = STEP_MIB * MIB
 _DEADLINE_S = 60.0
 
 
@@ -60,7 +60,8 @@ def run(stage: Stage, evidence: Evidence) -> None:
         refusals, usage = _climb(stage, command)
         for name, refused in refusals.items():
             _check_refusal(stage, evidence, f"{name}, {interface}", call, refused)
-        _check_card(stage, evidence, interface, usage)
+        held = sum(refused["allocated_bytes"] for refused in refusals.values())
+        _check_card(evidence, interface, held, usage)
         evidence.data[interface] = refusals | {"card_used_bytes": usage.used_bytes}
     for name in SHARING_PODS:
         _check_counted(stage, evidence, name)
@@ -104,22 +105,25 @@ def _await_refusal(name: str, process: ContainerProcess) -> dict[str, Any]:
 
 def _check_refusal(stage: Stage, evidence: Evidence, who: str, call: str, refused: dict[str, Any]) -> None:
     limit, allocated = stage.sizes.slice_bytes, refused["allocated_bytes"]
-    lowest = limit - STEP_MIB * MIB - _CONTEXT_BYTES
     evidence.check(
         f"{who}: refused at the slice of {mib(limit)}",
-        refused["code"] == _OUT_OF_MEMORY and lowest <= allocated <= limit,
+        refused["code"] == _OUT_OF_MEMORY and _fills(allocated, limit),
         f"{call} refused after {mib(allocated)}: {refused['name']} ({refused['code']})",
     )
 
 
-def _check_card(stage: Stage, evidence: Evidence, interface: str, usage: FakeGpuUsage) -> None:
-    """Look at the hardware from outside: what both programs hold together, and what nobody holds."""
+def _fills(count: int, limit: int) -> bool:
+    """Tell whether a further step would not have fitted in the slice (contexts are not counted yet)."""
+    return limit - _STEP_BYTES < count <= limit
+
+
+def _check_card(evidence: Evidence, interface: str, held: int, usage: FakeGpuUsage) -> None:
+    """Look at the hardware from outside: what both programs say they hold is held, and it could have given more."""
     free = usage.memory_bytes - usage.used_bytes
-    both = len(SHARING_PODS) * stage.sizes.slice_bytes
     evidence.check(
-        f"{interface}: the card itself had room",
-        usage.used_bytes <= both and free >= usage.memory_bytes - both,
-        f"both pods together hold {mib(usage.used_bytes)}, {mib(free)} of the card are free: the interceptor refused",
+        f"{interface}: the card had room for more, so it was not the card that refused",
+        usage.used_bytes >= held and free >= _STEP_BYTES,
+        f"{mib(usage.used_bytes)} of the card in use with both contexts, {mib(free)} free",
     )
 
 
@@ -129,6 +133,7 @@ def _check_counted(stage: Stage, evidence: Evidence, name: str) -> None:
     state = read_state_file(allocation_directory(stage.lab.layout.run_dir, claim) / "state")
     evidence.check(
         f"{name}: the refusals are on record",
-        state.refusals >= len(_CLIMBS) and state.peak_bytes <= stage.sizes.slice_bytes,
+        state.refusals >= len(_CLIMBS) and _fills(state.peak_bytes, stage.sizes.slice_bytes) and not state.used_bytes,
         f"state file: {state.refusals} refusals, peak {mib(state.peak_bytes)}, now {mib(state.used_bytes)}",
     )
+    evidence.data[f"{name} state file"] = asdict(state)

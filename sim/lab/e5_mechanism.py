@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from fracgpu.driver.names import (
@@ -65,15 +66,12 @@ def _check_mounts(stage: Stage, evidence: Evidence, name: str, mounts: dict[str,
     )
     for library in _LIBRARIES:
         targets = [target for target in mounts if target.endswith(f"/{library}") and not target.startswith("/run/")]
-        paths = [path for path in targets if Path(path).parent.is_dir()] or targets
-        inside = {line.split()[0] for line in stage.lab.output_of(name, ["sha256sum", *paths]).splitlines()}
+        inside = {path: _digest_inside(stage, name, path) for path in targets}
         ours = _digest(stage.lab.libraries.directory / "container" / library)
         evidence.check(
-            f"{library} in the container is the interceptor",
-            bool(paths) and inside == {ours},
-            f"sha256 {ours[:16]}... at {', '.join(paths)} from {_short(stage, mounts[paths[0]])}"
-            if paths
-            else "not mounted",
+            f"{library} in the container is the interceptor (sha256 {ours[:16]}...)",
+            bool(inside) and set(inside.values()) == {ours},
+            ", ".join(f"{digest[:16]}... at {path}" for path, digest in inside.items()) or "not mounted",
         )
     evidence.data["mountinfo"] = mountinfo
 
@@ -82,18 +80,20 @@ def _check_prefix(stage: Stage, evidence: Evidence, name: str) -> None:
     """Without namespaces: the prefix that LD_LIBRARY_PATH names holds the stand-alone interceptor."""
     prefix = stage.lab.output_of(name, ["sh", "-c", 'echo "$FRACGPU_PREFIX"']).strip()
     for library in _LIBRARIES:
-        seen = stage.lab.output_of(name, ["sha256sum", f"{prefix}/{library}"]).split()[0]
+        seen = _digest_inside(stage, name, f"{prefix}/{library}")
         ours = _digest(stage.lab.libraries.directory / "standalone" / library)
         evidence.check(
-            f"{library} in the prefix is the stand-alone interceptor",
+            f"{library} in the prefix is the stand-alone interceptor (sha256 {ours[:16]}...)",
             seen == ours,
-            f"sha256 {seen[:16]}... at {_short(stage, prefix)}/{library}",
+            f"{seen[:16]}... at {_short(stage, prefix)}/{library}",
         )
 
 
 def _check_config_page(stage: Stage, evidence: Evidence, claim: Json) -> None:
     allocation = allocation_ids(claim)[0]
-    page = decode_config_page((allocation_directory(stage.lab.layout.run_dir, claim) / "config").read_bytes())
+    on_node = allocation_directory(stage.lab.layout.run_dir, claim) / "config"
+    page = decode_config_page(on_node.read_bytes())
+    evidence.data["config page"] = asdict(page)
     limit = page.memory_limit_bytes
     evidence.check(
         "the config page says what the claim says",
@@ -101,9 +101,18 @@ def _check_config_page(stage: Stage, evidence: Evidence, claim: Json) -> None:
         f"{page.allocation_id}: {'no limit' if limit is None else mib(limit)}, cores {page.cores_percent}",
     )
     if stage.lab.isolation.mounts:
-        path = f"{CONTAINER_ALLOCATIONS_DIR}/{allocation}/config"
-        result = stage.lab.execute(claim["metadata"]["name"], ["sh", "-c", f"echo > {path}"])
-        evidence.check("the container cannot change it", result.exit_code != 0, result.stderr.strip())
+        _check_page_inside(stage, evidence, claim["metadata"]["name"], on_node, allocation)
+
+
+def _check_page_inside(stage: Stage, evidence: Evidence, name: str, on_node: Path, allocation: str) -> None:
+    path = f"{CONTAINER_ALLOCATIONS_DIR}/{allocation}/config"
+    digest, seen = _digest(on_node), _digest_inside(stage, name, path)
+    result = stage.lab.execute(name, ["sh", "-c", f": >> {path}"])
+    evidence.check(
+        "the container sees that page and cannot change it",
+        seen == digest and result.exit_code != 0,
+        f"sha256 {seen[:16]}... on the node {digest[:16]}...; {result.stderr.strip() or 'it could be opened'}",
+    )
 
 
 def _check_environment(stage: Stage, evidence: Evidence, name: str, claim: Json) -> None:
@@ -128,6 +137,10 @@ def _mounts(spec: Json) -> list[Json]:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digest_inside(stage: Stage, name: str, path: str) -> str:
+    return stage.lab.output_of(name, ["sha256sum", path]).split()[0]
 
 
 def _short(stage: Stage, path: str) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Self, TypeVar
 
 from kubernetes import client, config
@@ -60,6 +61,8 @@ class CommandResult:
 class Lab:
     """A running embedded cluster; see `LabOptions` for what can be asked of it.
 
+    The processes of the lab end with the thread that entered it, at the latest.
+
     Raises:
         LabUnavailable: something is missing on this machine; nothing has been left behind.
         NativeLibrariesMissing: the native parts are not built.
@@ -86,7 +89,7 @@ class Lab:
         libraries = NativeLibraries.locate()
         self.isolation = self._choose_isolation()
         self.layout = Layout.create(options.base_dir)
-        stack.callback(shutil.rmtree, self.layout.base, ignore_errors=True)
+        stack.callback(_remove, self.layout.base)
         self.libraries = libraries
         self.gpus: tuple[FakeGpuSpec, ...] = make_gpus(options.cards, self.layout.machine)
         make_driver_root(self.layout.driver_root, libraries, gpus=len(self.gpus))
@@ -196,7 +199,7 @@ class Lab:
             raise LabTimeout(error.subject, f"is not {phase}: {story}", remedy=error.remedy) from error
 
     def pod(self, name: str, namespace: str = "default") -> Json:
-        """Return a pod; raises ApiError."""
+        """Return a pod; raises ApiRefusedError."""
         return self.api.get(f"/api/v1/namespaces/{namespace}/pods/{name}")
 
     def claims_of(self, pod: Json) -> list[Json]:
@@ -262,3 +265,11 @@ class Lab:
             what = f"{' '.join(argv)} ended with {result.exit_code}: {result.stderr.strip() or result.stdout.strip()}"
             raise CommandFailed(f"pod {name}", what, remedy="see its output")
         return result.stdout
+
+
+def _remove(directory: Path) -> None:
+    """Remove a directory, even if Ctrl-C is pressed again meanwhile."""
+    try:
+        shutil.rmtree(directory, ignore_errors=True)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -19,6 +19,7 @@ from fracgpu.native.libraries import NativeLibraries
 from fracgpu.sim.lab.errors import LabUnavailable
 from fracgpu.sim.lab.options import MIB, Card
 from fracgpu.sim.node.isolation import runs_programs
+from fracgpu.sim.node.mounts import RUN_DIR
 
 DRIVER_VERSION = "580.65.06"
 # Sockets must fit sockaddr_un (108 bytes); the longest is <place>/fracgpu-lab-<8>/registry/<driver>-reg.sock.
@@ -33,15 +34,21 @@ def make_base_directory(preferred: Path | None = None) -> Path:
 
     """
     places = [preferred] if preferred else [Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/dev/shm")]  # noqa: S108
-    for place in places:
-        if place.is_dir() and os.access(place, os.W_OK) and len(str(place)) < _LONGEST_PLACE and runs_programs(place):
+    for place in map(Path.resolve, places):
+        if _suits(place):
             return Path(tempfile.mkdtemp(prefix="fracgpu-lab-", dir=place))
     names = ", ".join(map(str, places))
     raise LabUnavailable(
         "temporary directory",
-        f"none of {names} is writable, short and free of the noexec mount option",
+        f"none of {names} is writable, short, outside /run and free of the noexec mount option",
         remedy="set TMPDIR to a directory that is",
     )
+
+
+def _suits(place: Path) -> bool:
+    # Containers have a /run of their own, in which they would not find the lab's files.
+    usable = place.is_dir() and os.access(place, os.W_OK | os.X_OK) and not place.is_relative_to(RUN_DIR)
+    return usable and len(str(place)) < _LONGEST_PLACE and runs_programs(place)
 
 
 def make_gpus(cards: Iterable[Card], path: Path) -> tuple[FakeGpuSpec, ...]:

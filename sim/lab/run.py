@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from fracgpu.driver.errors import FracgpuError
@@ -15,7 +17,6 @@ from fracgpu.sim.lab.lab import Lab
 from fracgpu.sim.lab.options import LabOptions
 from fracgpu.sim.lab.report import Outcome
 from fracgpu.sim.lab.stage import Stage
-from fracgpu.sim.node.api import ApiError
 
 _LOG = logging.getLogger(__name__)
 _EXERCISES = (e1_co_residency, e2_one_view, e3_climb, e4_full, e5_mechanism)
@@ -43,10 +44,11 @@ def run_exercises(
     ``on_headline`` is called as soon as the lab runs.
 
     Raises:
-        LabUnavailable: the lab cannot be started here.
-        OSError: the bundle cannot be written.
+        LabUnavailable: the lab cannot be started here, or the bundle cannot be written.
 
     """
+    if bundle_path is not None:
+        bundle.require_writable(bundle_path)
     with Lab(options) as lab:
         stage = Stage.prepare(lab)
         headline = (
@@ -56,7 +58,12 @@ def run_exercises(
         on_headline(headline)
         outcomes = tuple(_run_one(number, stage) for number in range(1, len(_EXERCISES) + 1))
         if bundle_path is not None:
-            result = {"headline": headline, "exercises": report.as_json(outcomes)}
+            result = {
+                "fracgpu": version("fracgpu"),
+                "machine": platform.platform(),
+                "headline": headline,
+                "exercises": report.as_json(outcomes),
+            }
             bundle.write(bundle_path, bundle.collect(lab), result)
     return LabReport(headline, outcomes)
 
@@ -68,7 +75,7 @@ def _run_one(number: int, stage: Stage) -> Outcome:
     started = time.monotonic()
     try:
         exercise.run(stage, evidence)
-    except (FracgpuError, ApiError, OSError, KeyError, IndexError, ValueError) as problem:
+    except (FracgpuError, OSError, KeyError, IndexError, ValueError) as problem:
         # Whatever does not look as expected is a finding about the driver, not a reason to stop looking.
         error = f"{type(problem).__name__}: {problem}"
         _LOG.debug("exercise failed", exc_info=True)

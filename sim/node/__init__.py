@@ -2,5 +2,5 @@
 
 The point of this package is honesty. Pods get their GPU share only through what a real node would use: the plugin's
 registration socket, its gRPC service and the CDI file that it leaves on disk. Nothing here knows how fracgpu limits
-a container.
+a container, but for `standalone`, which translates CDI mounts where a machine allows none.
 """

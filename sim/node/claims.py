@@ -9,17 +9,20 @@ a checkpoint, so that a restarted node still knows which claims it owes a releas
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fracgpu.sim.node.api import ApiError, Json, KubeApi
+from fracgpu.sim.node.api import Json, KubeApi
 from fracgpu.sim.node.dra_client import ClaimRef, PreparedDevice, node_prepare, node_unprepare
 from fracgpu.sim.node.errors import PrepareFailed, UnprepareFailed
 from fracgpu.sim.node.registration import PluginRegistry
+from fracgpu.sim.transport import ApiRefusedError, ApiUnreachableError
 
+_LOG = logging.getLogger(__name__)
 _CLAIMS = "/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims/{name}"
 
 
@@ -63,6 +66,8 @@ class ClaimManager:
                 self._prepare_with(driver, [state for state in fresh if driver in state.drivers])
             for state in fresh:
                 state.prepared = True
+                ids = [device_id for device in state.devices for device_id in device.cdi_device_ids]
+                _LOG.info("prepared: %s", ", ".join(ids), extra={"claim": f"{state.ref.namespace}/{state.ref.name}"})
             self._save()
 
     def cdi_devices(self, pod: Json, container: Json) -> list[str]:
@@ -94,6 +99,7 @@ class ClaimManager:
                 self._release_with(driver, [state.ref for state in unused if driver in state.drivers])
             for state in unused:
                 del self._claims[state.ref.uid]
+                _LOG.info("released", extra={"claim": f"{state.ref.namespace}/{state.ref.name}"})
             for state in self._claims.values():
                 state.pods.discard(pod_uid)
             self._save()
@@ -110,8 +116,8 @@ class ClaimManager:
                 raise _failed(f"claim {pod_claim} of pod {_key(pod)}", "it was not created yet from its template")
             try:
                 yield self._api.get(_CLAIMS.format(namespace=namespace, name=name))
-            except ApiError as error:
-                raise _failed(f"claim {namespace}/{name}", f"cannot be read: {error}") from error
+            except (ApiRefusedError, ApiUnreachableError) as error:
+                raise _failed(f"claim {namespace}/{name}", f"cannot be read: {error.what}") from error
 
     def _admit(self, pod: Json, claim: Json) -> _ClaimState:
         """Make the kubelet's checks and return the state of the claim."""

@@ -82,11 +82,22 @@ class ContainerProcess:
     def wait(self) -> int:
         """Wait for the command, end what it left in its process group, return its exit code (128 + signal number)."""
         # Not reaped yet: as long as the leader is a zombie nobody else can have its process group id.
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         self.kill()
         with self._reaping:
             status = self._popen.wait()
         return 128 - status if status < 0 else status
+
+    @property
+    def exit_code(self) -> int | None:
+        """What `wait` returns if the command has ended, None while it runs."""
+        with self._reaping:
+            if self._popen.returncode is None and not os.waitid(
+                os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG
+            ):
+                return None
+        return self.wait()
 
     def terminate(self) -> None:
         """Ask the container to end (SIGTERM to its process group)."""

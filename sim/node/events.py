@@ -6,8 +6,9 @@ import logging
 import threading
 import uuid
 
-from fracgpu.sim.node.api import ApiError, Json, KubeApi
+from fracgpu.sim.node.api import Json, KubeApi
 from fracgpu.sim.node.clock import now
+from fracgpu.sim.transport import ApiRefusedError, ApiUnreachableError
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class EventRecorder:
         metadata = pod["metadata"]
         path = f"/api/v1/namespaces/{metadata['namespace']}/events"
         key = (metadata["uid"], reason, message)
+        _LOG.info("%s", message, extra={"pod": f"{metadata['namespace']}/{metadata['name']}", "event": reason})
         with self._lock:
             name, count = self._written.get(key, (f"{metadata['name']}.{uuid.uuid4().hex[:16]}", 0))
             self._written[key] = (name, count + 1)
@@ -41,7 +43,7 @@ class EventRecorder:
                     self._api.merge_patch(f"{path}/{name}", {"count": count + 1, "lastTimestamp": now()})
                 else:
                     self._api.create(path, self._event(pod, kind, reason, message, name))
-            except (ApiError, OSError) as error:
+            except (ApiRefusedError, ApiUnreachableError) as error:
                 # An event lost is news lost, no more: the namespace may be going away.
                 _LOG.debug("event not recorded reason=%s error=%s", reason, error)
 

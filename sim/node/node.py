@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from fracgpu.driver.errors import FracgpuError
-from fracgpu.sim.node.api import ApiError, Json, KubeApi, Watch
+from fracgpu.sim.node.api import Json, KubeApi
 from fracgpu.sim.node.claims import ClaimManager
 from fracgpu.sim.node.clock import now
 from fracgpu.sim.node.container import ContainerProcess
@@ -28,6 +28,7 @@ from fracgpu.sim.node.runner import ContainerRunner
 from fracgpu.sim.node.runtime import ContainerRuntime
 from fracgpu.sim.node.slices import SliceJanitor
 from fracgpu.sim.node.timings import Timings
+from fracgpu.sim.transport import ApiRefusedError, ApiUnreachableError, WatchStream
 
 _LOG = logging.getLogger(__name__)
 _NODES = "/api/v1/nodes"
@@ -74,7 +75,7 @@ class Node:
         )
         self._lock = threading.Lock()
         self._workers: dict[str, PodWorker] = {}
-        self._watch: Watch | None = None
+        self._watch: WatchStream | None = None
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._follow_pods, name="pod-watcher", daemon=True),
@@ -82,7 +83,7 @@ class Node:
         ]
 
     def __enter__(self) -> Self:
-        """Register the node and start to run its pods; raises ApiError when the API server refuses the node."""
+        """Register the node and start to run its pods; raises ApiRefusedError when the API server refuses the node."""
         self._register()
         self._janitor.wipe()
         self._registry.start()
@@ -150,7 +151,7 @@ class Node:
         node: Json = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "spec": {}}
         try:
             self._api.create(_NODES, node)
-        except ApiError as error:
+        except ApiRefusedError as error:
             if error.code != 409:
                 raise
         resources = {"cpu": str(os.cpu_count() or 1), "memory": "16Gi", "pods": "110"}
@@ -174,7 +175,7 @@ class Node:
                 listed = self._api.get(f"{_PODS}?{urllib.parse.urlencode(query)}")
                 self._replace_all(listed["items"])
                 self._stream({**query, "resourceVersion": listed["metadata"]["resourceVersion"]})
-            except (ApiError, OSError) as error:
+            except (ApiRefusedError, ApiUnreachableError) as error:
                 _LOG.warning("pod watch interrupted error=%s", error)
             self._stop.wait(_RELIST_PAUSE_S)
 

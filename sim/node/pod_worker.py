@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fracgpu.driver.errors import FracgpuError
-from fracgpu.sim.node.api import ApiError, Json, KubeApi
+from fracgpu.sim.node.api import Json, KubeApi
 from fracgpu.sim.node.claims import ClaimManager
 from fracgpu.sim.node.clock import now
 from fracgpu.sim.node.errors import ContainerStartError
@@ -21,6 +21,7 @@ from fracgpu.sim.node.pod_status import TERMINAL_PHASES, pod_status
 from fracgpu.sim.node.runner import ContainerRunner
 from fracgpu.sim.node.runtime import ContainerRuntime
 from fracgpu.sim.node.timings import Timings, backoff
+from fracgpu.sim.transport import ApiRefusedError, ApiUnreachableError
 
 _LOG = logging.getLogger(__name__)
 _DEFAULT_GRACE_S = 30
@@ -222,13 +223,13 @@ class PodWorker:
                 if status != current.get("status"):
                     self._services.api.replace(f"{path}/status", {**current, "status": status})
                 return
-            except ApiError as error:
+            except ApiRefusedError as error:
                 if error.code == 404:
                     return
                 if error.code != 409:
                     _LOG.error("pod status refused pod=%s error=%s", metadata["name"], error)
                     return
-            except OSError as error:
+            except ApiUnreachableError as error:
                 _LOG.warning("API server not reachable error=%s", error)
                 self._pause(_API_RETRY_S, unless=lambda: self._stopping)
 
@@ -238,6 +239,6 @@ class PodWorker:
         try:
             options = {"gracePeriodSeconds": 0, "preconditions": {"uid": metadata["uid"]}}
             self._services.api.delete(path, {"apiVersion": "v1", "kind": "DeleteOptions", **options})
-        except ApiError as error:
+        except ApiRefusedError as error:
             if error.code not in {404, 409}:
                 raise

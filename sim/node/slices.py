@@ -10,7 +10,8 @@ import logging
 import threading
 import urllib.parse
 
-from fracgpu.sim.node.api import ApiError, KubeApi
+from fracgpu.sim.node.api import KubeApi
+from fracgpu.sim.transport import ApiRefusedError, ApiUnreachableError
 
 _LOG = logging.getLogger(__name__)
 _SLICES = "/apis/resource.k8s.io/v1/resourceslices"
@@ -33,7 +34,7 @@ class SliceJanitor:
             for item in self._api.get(f"{_SLICES}?{query}")["items"]:
                 if item["spec"].get("nodeName") == self._node_name and driver in {None, item["spec"]["driver"]}:
                     self._api.delete(f"{_SLICES}/{item['metadata']['name']}")
-        except (ApiError, OSError) as error:
+        except (ApiRefusedError, ApiUnreachableError) as error:
             _LOG.warning("slices not deleted driver=%s error=%s", driver, error)
 
     def driver_gone(self, driver: str) -> None:

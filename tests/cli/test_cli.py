@@ -64,8 +64,9 @@ def test_wrong_usage_is_one_line_and_status_2(
     assert message in lines[0]
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["version"]) == 0
+@pytest.mark.parametrize("spelling", ["version", "--version"])
+def test_version(capsys: pytest.CaptureFixture[str], spelling: str) -> None:
+    assert main([spelling]) == 0
     assert capsys.readouterr().out.startswith("fracgpu ")
 
 
@@ -102,7 +103,7 @@ def test_the_lab_prints_a_table_and_its_evidence(native_build: NativeLibraries) 
     assert lines[-1] == "5 of 5 passed"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda one: one.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
 def test_an_interrupted_lab_leaves_nothing(
     native_build: NativeLibraries, tmp_path_factory: pytest.TempPathFactory, number: signal.Signals
 ) -> None:

@@ -1,5 +1,6 @@
 """The wheel holds fracgpu/ and nothing else, all of it, and works where no checkout is."""
 
+import shutil
 import subprocess
 import sys
 import venv
@@ -20,16 +21,10 @@ SHIMS = (
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a clean export of the tracked and untracked sources."""
-    source = tmp_path_factory.mktemp("source")
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+    """Build the wheel from a copy of the sources without anything that was built (a tarball has no git to ask)."""
+    source = tmp_path_factory.mktemp("source") / "fracgpu"
+    built_here = ("build", "dist", "*.egg-info", "__pycache__", ".*", Path(sys.prefix).name)
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*built_here))
     out = tmp_path_factory.mktemp("dist")
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)],

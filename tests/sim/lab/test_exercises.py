@@ -10,10 +10,11 @@ import pytest
 
 from fracgpu.native.fake_gpu import read_usage
 from fracgpu.native.libraries import NativeLibraries
-from fracgpu.sim.lab import e1_co_residency
+from fracgpu.sim.lab import bundle, e1_co_residency
+from fracgpu.sim.lab.errors import LabUnavailable
 from fracgpu.sim.lab.evidence import Evidence
 from fracgpu.sim.lab.lab import Lab
-from fracgpu.sim.lab.options import Card, LabOptions
+from fracgpu.sim.lab.options import MIB, Card, LabOptions
 from fracgpu.sim.lab.run import LabReport, run_exercises
 from fracgpu.sim.lab.stage import SHARING_PODS, Stage
 from fracgpu.sim.node.cdi_registry import CdiRegistry, ContainerEdits, Mount
@@ -57,6 +58,17 @@ def without_config_pages(edits: ContainerEdits) -> ContainerEdits:
     return replace(edits, mounts=tuple(mount for mount in edits.mounts if not mount.container_path.endswith("/config")))
 
 
+def writable_config_pages(edits: ContainerEdits) -> ContainerEdits:
+    def open_up(mount: Mount) -> Mount:
+        return replace(mount, options=()) if mount.container_path.endswith("/config") else mount
+
+    return replace(edits, mounts=tuple(map(open_up, edits.mounts)))
+
+
+def without_variables(edits: ContainerEdits) -> ContainerEdits:
+    return replace(edits, env={})
+
+
 def failed(report: LabReport) -> set[str]:
     return {f"E{outcome.number}" for outcome in report.outcomes if not outcome.passed}
 
@@ -75,18 +87,18 @@ def test_all_exercises_pass(
     if not fallback and not probe_isolation().mounts:
         pytest.skip(probe_isolation().description)
     directory = tmp_path_factory.mktemp("l")
-    bundle = directory / "out.tgz"
+    archived = directory / "out.tgz"
     headlines: list[str] = []
     options = LabOptions(fallback=fallback, base_dir=directory)
-    report = run_exercises(options, bundle_path=bundle, on_headline=headlines.append)
+    report = run_exercises(options, bundle_path=archived, on_headline=headlines.append)
     assert {outcome.number: outcome.error for outcome in report.outcomes} == dict.fromkeys(range(1, 6), "")
     assert [check for outcome in report.outcomes for check in outcome.evidence.checks if not check.held] == []
     assert report.passed
     assert "simulated GPU" in headlines[0]
     assert ("standalone prefix" in headlines[0]) is fallback
     # Nothing is left of the lab but what was asked for.
-    assert list(directory.iterdir()) == [bundle]
-    with tarfile.open(bundle) as archive:
+    assert list(directory.iterdir()) == [archived]
+    with tarfile.open(archived) as archive:
         names = {name.removeprefix("fracgpu-lab/") for name in archive.getnames()}
         member = archive.extractfile("fracgpu-lab/result.json")
         assert member is not None
@@ -101,6 +113,10 @@ def test_all_exercises_pass(
     } <= names
     assert [name for name in names if name.startswith("cdi/")]
     assert [one["passed"] for one in result["exercises"]] == [True] * 5
+    assert {"fracgpu", "machine", "headline"} <= set(result)
+    data = {one["exercise"]: one["data"] for one in result["exercises"]}
+    assert data["E5"]["config page"]["memory_limit_bytes"] == 8000 * MIB
+    assert data["E3"]["share-a state file"]["refusals"] == 2
 
 
 @pytest.mark.parametrize("fallback", [False, True], ids=["namespaces", "standalone"])
@@ -119,6 +135,38 @@ def test_without_the_interceptor_the_exercises_fail(
     expected: set[str],
 ) -> None:
     assert failed(run(fallback, spoil)) == expected
+
+
+@pytest.mark.parametrize("spoil", [writable_config_pages, without_variables], ids=["writable page", "no variables"])
+def test_a_broken_mechanism_is_seen(
+    native_build: NativeLibraries, spoil: Callable[[ContainerEdits], ContainerEdits]
+) -> None:
+    if not probe_isolation().mounts:
+        pytest.skip(probe_isolation().description)
+    assert failed(run(spoil=spoil)) == {"E5"}
+
+
+@pytest.mark.parametrize("place", ["absent/out.tgz", "."], ids=["no such directory", "a directory"])
+def test_a_bundle_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, place: str) -> None:
+    headlines: list[str] = []
+    with pytest.raises(LabUnavailable, match=r"bundle .* cannot be written"):
+        run_exercises(LabOptions(), bundle_path=tmp_path / place, on_headline=headlines.append)
+    assert headlines == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_a_bundle_is_not_left(tmp_path: Path) -> None:
+    with pytest.raises(LabUnavailable, match="No space left on device"):
+        bundle.write(Path("/dev/full"), {}, {})
+    assert Path("/dev/full").exists()
+    path = tmp_path / "out.tgz"
+    bundle.require_writable(path)
+    assert not path.exists()
+    bundle.write(path, {"a": b"1"}, {})
+    bundle.require_writable(path)
+    with tarfile.open(path) as archive:
+        names = archive.getnames()
+    assert names == ["fracgpu-lab/a", "fracgpu-lab/result.json"]
 
 
 def test_without_config_pages_nothing_is_handed_out(native_build: NativeLibraries) -> None:

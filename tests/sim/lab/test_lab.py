@@ -1,5 +1,11 @@
 """The lab as a library: the shipped plugin with real pods, from claim to release."""
 
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,6 +139,41 @@ def test_a_lab_that_cannot_start_leaves_nothing(
 def test_a_place_for_the_lab_must_allow_libraries(tmp_path: Path) -> None:
     with pytest.raises(LabUnavailable, match="TMPDIR"):
         make_base_directory(tmp_path / "absent")
+
+
+def test_a_place_that_containers_do_not_see_is_passed_over() -> None:
+    with pytest.raises(LabUnavailable, match="outside /run"):
+        make_base_directory(Path("/var/run"))
+
+
+def test_a_relative_place_becomes_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        monkeypatch.chdir(short)
+        assert make_base_directory(Path()).parent == short
+    finally:
+        shutil.rmtree(short)
+
+
+def test_a_killed_lab_takes_its_processes_along(
+    native_build: NativeLibraries, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    base = tmp_path_factory.mktemp("l")
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from fracgpu.sim.lab.lab import Lab\n"
+        "from fracgpu.sim.lab.options import LabOptions\n"
+        "with Lab(LabOptions(base_dir=Path(sys.argv[1]))) as lab:\n"
+        "    print(lab.plugin.pid, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(base)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        plugin = os.pidfd_open(int(process.stdout.readline()))
+        process.kill()
+        assert select.select([plugin], [], [], 60)[0], "the plugin outlived the lab"
+        os.close(plugin)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,10 @@ def test_the_kubelets_checks(running: Any, claim: dict[str, Any], pod: dict[str,
 
 def test_a_claim_that_does_not_exist_is_an_event(running: Any) -> None:
     running.pod("p", claims=("c",), reserve=False)
-    assert "claim default/c: cannot be read: 404" in running.wait_event("FailedPrepareDynamicResources")["message"]
+    assert (
+        'claim default/c: cannot be read: resourceclaims.resource.k8s.io "c" not found'
+        in running.wait_event("FailedPrepareDynamicResources")["message"]
+    )
 
 
 def test_a_claim_of_two_pods_is_prepared_once_and_released_with_the_last(running: Any) -> None:
