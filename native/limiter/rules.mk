@@ -12,9 +12,11 @@ LIMITER_SOURCES = $(LIMITER:%=limiter/%.c)
 TEST_PROGRAMS = ../tests/native/programs
 SAN_CFLAGS = -std=c11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -Ilimiter
 
-$(OUT)/sanitize/limiter_units: $(TEST_PROGRAMS)/limiter_units.c $(LIMITER_SOURCES) $(LIMITER_HEADERS)
+LIMITER_UNITS = $(wildcard $(TEST_PROGRAMS)/limiter_units*.c)
+
+$(OUT)/sanitize/limiter_units: $(LIMITER_UNITS) $(TEST_PROGRAMS)/limiter_units.h $(LIMITER_SOURCES) $(LIMITER_HEADERS)
 	@mkdir -p $(@D)
-	$(Q)$(SAN_CC) $(SAN_CFLAGS) $< $(LIMITER_SOURCES) -lpthread -o $@.$$$$ && mv $@.$$$$ $@
+	$(Q)$(SAN_CC) $(SAN_CFLAGS) $(LIMITER_UNITS) $(LIMITER_SOURCES) -lpthread -o $@.$$$$ && mv $@.$$$$ $@
 
 .PHONY: sanitize
 sanitize: $(OUT)/sanitize/limiter_units

@@ -137,15 +137,15 @@ def prefix(tmp_path: Path, native_build: NativeLibraries) -> Prefix:
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Compile tests/native/programs/<name>.c, once per session."""
+    """Compile tests/native/programs/<name>.c and its further parts <name>_*.c, once per session."""
     directory = tmp_path_factory.mktemp("programs")
 
     def compiled(name: str) -> Path:
         target = directory / name
         if not target.exists():
             flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-variable"]
-            source = PROGRAMS / f"{name}.c"
-            subprocess.run([*CC, *flags, str(source), "-o", str(target), "-ldl", "-lpthread"], check=True)
+            sources = [PROGRAMS / f"{name}.c", *sorted(PROGRAMS.glob(f"{name}_*.c"))]
+            subprocess.run([*CC, *flags, *map(str, sources), "-o", str(target), "-ldl", "-lpthread"], check=True)
         return target
 
     return compiled

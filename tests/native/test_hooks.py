@@ -1,5 +1,6 @@
 """Every hooked symbol does what its hook is for, and the test that says so fails on a library without that hook."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,4 +29,4 @@ def test_check_of_hook_fails_without_it(
     prefix, command = behave
     prefix.use(hook.file_name, mutant(hook))
     result = prefix.run(command[0], hook.symbol, *command[2:], expect=1)
-    assert "behave.c:" in result.stderr
+    assert re.search(r"\bbehave(_\w+)?\.c:\d+: ", result.stderr)

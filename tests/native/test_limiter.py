@@ -1,6 +1,7 @@
 """The limiter on its own: unit tests under sanitizers, the order of its reads, and any history against a model."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,8 +20,8 @@ from fracgpu.native.state_file import new_state_file, read_state_file
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 UUID = "GPU-11111111-2222-3333-4444-555555555555"
-UNITS = (ROOT / "tests" / "native" / "programs" / "limiter_units.c").read_text()
-UNIT_NAMES = [line.split('"')[1] for line in UNITS.splitlines() if line.startswith('    {"')]
+UNITS = (ROOT / "tests" / "native" / "programs" / "limiter_units.h").read_text()
+UNIT_NAMES = re.findall(r"^    UNIT\((\w+)\)", UNITS, flags=re.MULTILINE)
 LIMIT = 1000
 
 

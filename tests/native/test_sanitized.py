@@ -12,6 +12,7 @@ import pytest
 from fracgpu.native.libraries import NativeLibraries
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+PROGRAMS = Path(__file__).parent / "programs"
 GPUS = ("GPU-11111111-2222-3333-4444-555555555555", "GPU-66666666-7777-8888-9999-aaaaaaaaaaaa")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
@@ -35,9 +36,9 @@ def sanitized_program(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     def compiled(name: str) -> Path:
         target = directory / name
         if not target.exists():
-            source = Path(__file__).parent / "programs" / f"{name}.c"
+            sources = [PROGRAMS / f"{name}.c", *sorted(PROGRAMS.glob(f"{name}_*.c"))]
             flags = ["-D_GNU_SOURCE", "-g", "-Wno-unused-variable", *SANITIZERS]
-            subprocess.run(["gcc", *flags, str(source), "-o", str(target), "-ldl", "-lpthread"], check=True)
+            subprocess.run(["gcc", *flags, *map(str, sources), "-o", str(target), "-ldl", "-lpthread"], check=True)
         return target
 
     return compiled

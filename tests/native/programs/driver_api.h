@@ -85,7 +85,8 @@ struct pool_props {
     API(cuGetProcAddress_v2, (const char *, void **, int, uint64_t, int *)) \
     API(cuDriverGetVersion, (int *))
 
-#define DECLARE(name, parameters) static int(*name) parameters;
+/* Weak: the files of one program share one set of pointers. */
+#define DECLARE(name, parameters) __attribute__((weak, visibility("hidden"))) int(*name) parameters;
 DRIVER_API(DECLARE)
 #undef DECLARE
 

@@ -1,0 +1,68 @@
+/* behave.h: the list of the checks of behave, and what they look at. */
+#ifndef TESTS_BEHAVE_H
+#define TESTS_BEHAVE_H
+
+#include "driver_api.h"
+
+/* A check that is not in the list has no prototype: it does not compile, so that none is forgotten. */
+#pragma GCC diagnostic error "-Wmissing-prototypes"
+
+/* hooked symbol, its check */
+#define CHECKS(ONE) \
+    ONE(cuMemAlloc, check_alloc_v1) \
+    ONE(cuMemAlloc_v2, check_alloc_v2) \
+    ONE(cuMemAllocPitch, check_alloc_pitch_v1) \
+    ONE(cuMemAllocPitch_v2, check_alloc_pitch_v2) \
+    ONE(cuMemAllocManaged, check_alloc_managed) \
+    ONE(cuMemCreate, check_alloc_create) \
+    ONE(cuMemAllocAsync, check_alloc_async) \
+    ONE(cuMemAllocAsync_ptsz, check_alloc_async_ptsz) \
+    ONE(cuMemAllocFromPoolAsync, check_alloc_pool) \
+    ONE(cuMemAllocFromPoolAsync_ptsz, check_alloc_pool_ptsz) \
+    ONE(cuInit, check_init) \
+    ONE(cuMemFree, check_free_v1) \
+    ONE(cuMemFree_v2, check_free_v2) \
+    ONE(cuMemFreeAsync, check_free_async_legacy) \
+    ONE(cuMemFreeAsync_ptsz, check_free_async_ptsz) \
+    ONE(cuMemRelease, check_release) \
+    ONE(cuMemMap, check_map) \
+    ONE(cuMemUnmap, check_unmap) \
+    ONE(cuMemRetainAllocationHandle, check_retain) \
+    ONE(cuMemPoolTrimTo, check_trim) \
+    ONE(cuMemPoolDestroy, check_pool_destroy) \
+    ONE(cuMemPoolCreate, check_pool_create) \
+    ONE(cuStreamSynchronize, check_settling_stream) \
+    ONE(cuStreamSynchronize_ptsz, check_settling_stream_ptsz) \
+    ONE(cuCtxSynchronize, check_settling_context) \
+    ONE(cuCtxSynchronize_v2, check_settling_context_v2) \
+    ONE(cuEventSynchronize, check_settling_event) \
+    ONE(cuMemGetInfo, check_info_v1) \
+    ONE(cuMemGetInfo_v2, check_info_v2) \
+    ONE(cuDeviceTotalMem, check_total_v1) \
+    ONE(cuDeviceTotalMem_v2, check_total_v2) \
+    ONE(cuGetProcAddress, check_route_v1) \
+    ONE(cuGetProcAddress_v2, check_route_v2) \
+    ONE(nvmlDeviceGetMemoryInfo, check_nvml) \
+    ONE(nvmlDeviceGetMemoryInfo_v2, check_nvml_v2)
+
+#define DECLARE_CHECK(symbol, check) void check(void);
+CHECKS(DECLARE_CHECK)
+#undef DECLARE_CHECK
+
+extern size_t limit;
+extern handle_t own_pool;              /* a pool of GPU 0, made for each check but cuInit's */
+
+/* What this process, the only one, has charged on a GPU. */
+uint64_t charged_on(int device);
+uint64_t charged(void);
+
+/* What cuMemGetInfo_v2 says is free; its total must be the limit. */
+size_t shown_free(void);
+
+typedef int allocate_t(uint64_t *result, size_t bytes);
+typedef void release_t(uint64_t result);
+
+/* The limit holds for one spelling of allocation. `slack` is how much more than asked for may be charged. */
+void check_allocation(allocate_t *allocate, release_t *release, size_t slack);
+
+#endif
