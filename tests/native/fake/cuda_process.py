@@ -60,6 +60,7 @@ class CudaProcess:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._busy = False
 
     @property
     def pid(self) -> int:
@@ -82,10 +83,13 @@ class CudaProcess:
 
     def post(self, source: str) -> None:
         """Start `source` over there without waiting; `result` waits for it."""
+        self._busy = True
         self._send({"python": source})
 
     def result(self) -> Any:
-        return self._receive().out[0]
+        answer = self._receive().out[0]
+        self._busy = False
+        return answer
 
     def call(self, name: str, *arguments: list[Any]) -> Reply:
         return self._request({"f": name, "args": list(arguments)})
@@ -138,6 +142,9 @@ class CudaProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         if self._process.poll() is None:
+            if self._busy:
+                # A test that failed half way left it at work, perhaps without an end.
+                self._process.kill()
             self._process.stdin.close()
             self._process.wait()
         self._process.stdout.close()

@@ -213,9 +213,9 @@ def test_churning_processes_never_exceed_the_card(spawn: Spawn, model: Any) -> N
 
 def test_killing_processes_in_the_middle_of_it_loses_nothing(spawn: Spawn, model: Any) -> None:
     for seed in range(8):
-        victim = spawn().start()
+        # Both have their contexts before the victim may fill the card.
+        victim, witness = spawn().start(), spawn().start()
         victim.post(CHURN.format(seed=seed, rounds=10**9))
-        witness = spawn().start()
         for _ in range(20):
             witness.memory_info()
         victim.kill()
