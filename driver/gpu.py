@@ -72,7 +72,7 @@ def parse_scale(scale: Decimal | float | int | str, *, name: str) -> Decimal:
     if isinstance(scale, bool) or not exact.is_finite() or exact < 1:
         raise ConfigInvalid(name, f"{str(scale)!r} is not a number >= 1", remedy="set 1 for no overcommit, or more")
     if exact > _LARGEST_SCALE:
-        raise ConfigInvalid(name, f"{str(scale)!r} is more than {_LARGEST_SCALE}", remedy="give a small number, e.g. 1.5")
+        raise ConfigInvalid(name, f"{str(scale)!r} is more than {_LARGEST_SCALE}", remedy="give a small number, as 1.5")
     return exact
 
 
