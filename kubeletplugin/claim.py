@@ -64,9 +64,10 @@ class ClaimConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimAllocation:
-    """Our part of an allocated claim."""
+    """Our part of an allocated claim; `pods` are those that it is reserved for, as `namespace/name`."""
 
     ref: ClaimRef
+    pods: tuple[str, ...]
     results: tuple[ClaimResult, ...]
     configs: tuple[ClaimConfig, ...]
 
@@ -136,7 +137,12 @@ def parse_claim(raw: Mapping[str, Any], ref: ClaimRef) -> ClaimAllocation:
     configs = tuple(
         config for entry in _items(allocation, "devices.config", ref) if (config := _config(entry, ref)) is not None
     )
-    return ClaimAllocation(ref=ref, results=results, configs=configs)
+    return ClaimAllocation(ref=ref, pods=_pods(raw, ref), results=results, configs=configs)
+
+
+def _pods(raw: Mapping[str, Any], ref: ClaimRef) -> tuple[str, ...]:
+    consumers = _items(raw, "status.reservedFor", ref)
+    return tuple(f"{ref.namespace}/{item.get('name')}" for item in consumers if item.get("resource") == "pods")
 
 
 def _result(entry: Mapping[str, Any], ordinal: int, ref: ClaimRef) -> ClaimResult:

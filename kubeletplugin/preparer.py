@@ -19,7 +19,8 @@ from fracgpu.kubeletplugin.files import Files
 from fracgpu.kubeletplugin.interceptor_store import InterceptorStore
 from fracgpu.kubeletplugin.node_lock import node_lock
 from fracgpu.kubeletplugin.options import PluginOptions
-from fracgpu.kubeletplugin.plan import NodeFacts, PreparedDevice, plan_prepare
+from fracgpu.kubeletplugin.outcome import PreparedClaim, ReleasedClaim
+from fracgpu.kubeletplugin.plan import NodeFacts, plan_prepare
 
 CHECKPOINT_FILE: Final = "checkpoint.json"
 LOCK_FILE: Final = "node.lock"
@@ -54,8 +55,8 @@ class ClaimPreparer:
             self._library_digest = self._interceptors.install(libraries)
             self._checkpoints.load()
 
-    def prepare(self, ref: ClaimRef) -> tuple[PreparedDevice, ...]:
-        """Prepare the claim, however often it was prepared before, and return its devices.
+    def prepare(self, ref: ClaimRef) -> PreparedClaim:
+        """Prepare the claim, however often it was prepared before.
 
         Raises FracgpuError with a text for the pod's event, or OSError.
         """
@@ -81,10 +82,14 @@ class ClaimPreparer:
             )
             plan = plan_prepare(claim, facts)
             self._applier.prepare(plan, checkpoint)
-        return plan.devices
+        return PreparedClaim(
+            devices=plan.devices,
+            pods=claim.pods,
+            gpu_uuids=tuple(dict.fromkeys(record.gpu_uuid for record in plan.entry.allocations)),
+        )
 
-    def unprepare(self, ref: ClaimRef) -> bool:
-        """Take the claim back, from the checkpoint alone, and return whether it was known.
+    def unprepare(self, ref: ClaimRef) -> ReleasedClaim:
+        """Take the claim back, from the checkpoint alone.
 
         Raises CheckpointInvalid or OSError.
         """
@@ -92,9 +97,9 @@ class ClaimPreparer:
             checkpoint = self._checkpoints.load()
             entry = checkpoint.entries.get(ref.uid)
             if entry is None:
-                return False
+                return ReleasedClaim(known=False)
             self._applier.release(entry, checkpoint)
-            return True
+        return ReleasedClaim(known=True, gpu_uuids=tuple(dict.fromkeys(r.gpu_uuid for r in entry.allocations)))
 
     def _locked(self) -> AbstractContextManager[None]:
         return node_lock(self._options.state_dir / LOCK_FILE)

@@ -15,6 +15,7 @@ from fracgpu.driver.errors import FracgpuError
 from fracgpu.driver.log import claim_logger
 from fracgpu.driver.names import ClaimUid
 from fracgpu.kubeletplugin.claim import ClaimRef
+from fracgpu.kubeletplugin.outcome import PreparedClaim, ReleasedClaim
 from fracgpu.kubeletplugin.plan import PreparedDevice
 from fracgpu.proto.dra.v1 import api_pb2, api_pb2_grpc
 from fracgpu.proto.dra.v1beta1 import api_pb2 as v1beta1_pb2
@@ -29,11 +30,11 @@ SUPPORTED_VERSIONS: Final = ("v1.DRAPlugin", "v1beta1.DRAPlugin")
 class Preparer(Protocol):
     """What the service calls; implemented by fracgpu.kubeletplugin.preparer."""
 
-    def prepare(self, ref: ClaimRef) -> tuple[PreparedDevice, ...]:
-        """Prepare a claim and return its devices."""
+    def prepare(self, ref: ClaimRef) -> PreparedClaim:
+        """Prepare a claim."""
 
-    def unprepare(self, ref: ClaimRef) -> bool:
-        """Take a claim back and return whether it was known."""
+    def unprepare(self, ref: ClaimRef) -> ReleasedClaim:
+        """Take a claim back."""
 
 
 class DraService(api_pb2_grpc.DRAPluginServicer):
@@ -61,8 +62,9 @@ class DraService(api_pb2_grpc.DRAPluginServicer):
         )
 
     def _prepare(self, ref: ClaimRef) -> api_pb2.NodePrepareResourceResponse:
-        devices, error = _guarded("prepare", ref, self._preparer.prepare)
-        return api_pb2.NodePrepareResourceResponse(devices=[_device(device) for device in devices or ()], error=error)
+        prepared, error = _guarded("prepare", ref, self._preparer.prepare)
+        devices = () if prepared is None else prepared.devices
+        return api_pb2.NodePrepareResourceResponse(devices=[_device(device) for device in devices], error=error)
 
     def _unprepare(self, ref: ClaimRef) -> api_pb2.NodeUnprepareResourceResponse:
         _, error = _guarded("unprepare", ref, self._preparer.unprepare)

@@ -141,7 +141,7 @@ def test_two_allocations_of_one_gpu_have_two_devices_and_two_indices(world: Any)
 
 def test_each_request_gets_only_its_own_device_and_the_sub_request_is_stripped(world: Any) -> None:
     ref = world.claim("c1", {"request": "a/large"}, {"request": "b", "device": "gpu-22222222"})
-    first, second = world.preparer().prepare(ref)
+    first, second = world.preparer().prepare(ref).devices
     assert (first.request_names, first.cdi_device_ids) == (
         ("a",),
         (f"gpu.fracgpu.dev/claim={ref.uid}-a-gpu-11111111-0",),
@@ -154,7 +154,7 @@ def test_each_request_gets_only_its_own_device_and_the_sub_request_is_stripped(w
 
 def test_devices_of_other_drivers_are_left_out_and_count_in_the_ordinal(world: Any) -> None:
     ref = world.claim("c1", {"driver": "nic.example.com", "device": "nic0"}, {"request": "gpu"})
-    (device,) = world.preparer().prepare(ref)
+    (device,) = world.preparer().prepare(ref).devices
     assert device.cdi_device_ids == (f"gpu.fracgpu.dev/claim={ref.uid}-gpu-gpu-11111111-1",)
     (spec_device,) = json.loads(world.spec(ref))["devices"]
     assert "CUDA_DEVICE_MEMORY_LIMIT_0" in environment(spec_device["containerEdits"])
@@ -208,7 +208,7 @@ def test_what_the_scheduler_consumed_is_enforced(world: Any) -> None:
     consumed = {"memory": "8000Mi", "cores": "50", "slots": "1"}
     share = {"consumed": consumed, "share_id": SHARE.format(1)}
     ref = world.claim("c1", share, grant=False, class_config={"memory": "1Gi"})
-    (device,) = world.preparer().prepare(ref)
+    (device,) = world.preparer().prepare(ref).devices
     assert device.share_id == SHARE.format(1)
     page = decode_config_page((world.allocation(ref, "gpu-gpu-11111111-3f3b2c1a") / "config").read_bytes())
     assert (page.memory_limit_bytes, page.cores_percent) == (8000 * 2**20, 50)

@@ -32,7 +32,7 @@ def page(world: Any, ref: ClaimRef, suffix: str = "gpu-gpu-11111111-0") -> Confi
 
 def test_a_prepared_claim_has_its_files_and_the_kubelet_its_ids(world: Any) -> None:
     ref = world.claim()
-    (device,) = world.preparer().prepare(ref)
+    (device,) = world.preparer().prepare(ref).devices
     identifier = f"{ref.uid}-gpu-gpu-11111111-0"
     assert (device.request_names, device.pool, device.device, device.share_id) == (("gpu",), "n1", "gpu-11111111", None)
     assert device.cdi_device_ids == (f"gpu.fracgpu.dev/claim={identifier}",)
@@ -142,7 +142,7 @@ def test_unprepare_needs_neither_claim_nor_gpu_nor_driver(world: Any) -> None:
     world.cluster.claims.clear()
     world.inventory.gpus = ()
     shutil.rmtree(world.options.driver_root)
-    assert world.preparer().unprepare(ref)
+    assert world.preparer().unprepare(ref).known
     assert world.residue() == []
     assert entries(world) == {}
 
@@ -150,10 +150,10 @@ def test_unprepare_needs_neither_claim_nor_gpu_nor_driver(world: Any) -> None:
 def test_unprepare_twice_and_of_an_unknown_claim_is_success(world: Any) -> None:
     ref = world.claim()
     preparer = world.preparer()
-    assert not preparer.unprepare(ref)
+    assert not preparer.unprepare(ref).known
     preparer.prepare(ref)
-    assert preparer.unprepare(ref)
-    assert not preparer.unprepare(ref)
+    assert preparer.unprepare(ref).known
+    assert not preparer.unprepare(ref).known
 
 
 def test_unprepare_leaves_other_claims_alone(world: Any) -> None:
@@ -261,7 +261,7 @@ def test_a_cdi_directory_that_can_not_be_made_leaves_nothing_behind(world: Any) 
         preparer.prepare(ref)
     assert world.residue() == []
     assert entries(world) == {}
-    assert not preparer.unprepare(ref)
+    assert not preparer.unprepare(ref).known
 
 
 class Failing(Files):
@@ -350,7 +350,7 @@ def test_a_plugin_killed_while_taking_back_is_recovered_from(world: Any, at: int
     world.preparer().prepare(ref)
     with pytest.raises(KeyboardInterrupt):
         failing(world, at, KeyboardInterrupt()).unprepare(ref)
-    assert world.preparer().unprepare(ref)
+    assert world.preparer().unprepare(ref).known
     assert world.residue() == []
     assert entries(world) == {}
 

@@ -73,7 +73,7 @@ def test_no_history_overcommits_or_leaves_anything(
         else:
             files.left = detail if action == "crash" else -1
             try:
-                devices = preparer.prepare(ref)
+                devices = preparer.prepare(ref).devices
             except KeyboardInterrupt:
                 preparer = world.preparer(files)
             except FracgpuError:

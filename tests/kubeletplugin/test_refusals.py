@@ -365,4 +365,4 @@ def test_a_node_whose_interceptor_was_removed(world: Any) -> None:
         f"interceptor {stored}: is not on this node any more; restart the plugin, it stores the interceptor again"
     )
     assert world.residue() == []
-    assert len(world.preparer().prepare(ref)) == 1
+    assert len(world.preparer().prepare(ref).devices) == 1

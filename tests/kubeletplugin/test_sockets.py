@@ -133,7 +133,7 @@ def test_whatever_happens_is_the_claims_answer_and_never_a_grpc_error(
         def prepare(self, _ref: Any) -> Any:
             raise error
 
-        def unprepare(self, _ref: Any) -> bool:
+        def unprepare(self, _ref: Any) -> Any:
             raise error
 
     running = PluginServers(short_world.options, Broken())

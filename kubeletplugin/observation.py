@@ -1,0 +1,68 @@
+"""What was seen of the allocations and GPUs of this node at one moment, as plain values.
+
+The observer makes them, status on the claim and metrics tell of them; so both say the same.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from fracgpu.driver.usage import GpuMemory
+from fracgpu.kubeletplugin.checkpoint import AllocationRecord
+from fracgpu.kubeletplugin.claim import ClaimRef
+
+
+class Truth(StrEnum):
+    """Status of a Kubernetes condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One condition: status, a CamelCase reason that never changes its meaning, and a sentence with the numbers."""
+
+    truth: Truth
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocationObservation:
+    """One allocation. Amounts are bytes, None where the state file can not be read.
+
+    `processes` counts those of its containers that the driver lists on the GPU.
+    """
+
+    claim: ClaimRef
+    record: AllocationRecord
+    library_digest: str
+    prepared: Finding
+    enforced: Finding
+    within_limit: Finding
+    compatible: Finding
+    used_bytes: int | None
+    peak_bytes: int | None
+    refusals: int | None
+    processes: int
+    observed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuObservation:
+    """One GPU: whether it answers, its memory, and how many processes on it belong to no allocation of ours."""
+
+    gpu_uuid: str
+    healthy: bool
+    memory: GpuMemory
+    foreign_processes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeObservation:
+    """All allocations and GPUs of this node, seen together."""
+
+    allocations: tuple[AllocationObservation, ...]
+    gpus: tuple[GpuObservation, ...]
