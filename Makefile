@@ -49,8 +49,9 @@ $(LINKTREE): Makefile
 proto: $(STAMP) $(LINKTREE) ## regenerate the committed gRPC stubs
 	@$(PYTHON) -m fracgpu.proto.generate
 
-bench: native   ## nanoseconds per intercepted call, against the direct call in the same run
+bench: native   ## what an intercepted call costs, and a Prepare, each against its floor in the same run
 	@$(PYTHON) bench/native/run.py
+	@$(PYTHON) -m bench.kubeletplugin.run
 
 lock: $(STAMP)  ## pin every dependency again, within the bounds of pyproject.toml
 	@$(PYTHON) -m piptools compile --quiet --all-extras --allow-unsafe --generate-hashes --strip-extras \
