@@ -2,7 +2,8 @@
 
 We make the whole set of mounts ourselves, so the driver's own files are all that is needed from the host, and this is
 where they are found. Names and places are those that NVIDIA's installer, the distributions' packages and NVIDIA's
-driver container use. Nothing is cached: a driver may be replaced under a running plugin.
+driver container use. ld.so.cache is not asked: it belongs to the root's own loader, may be absent or stale, and says
+nothing about a root that nobody ran ldconfig in. Nothing is remembered here; driver_cache.py does that.
 """
 
 import re
@@ -12,22 +13,38 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from fracgpu.cdi.elf import read_soname
-from fracgpu.cdi.errors import DriverFilesMissing
+from fracgpu.cdi.errors import DriverAbsent, DriverAmbiguous, DriverFilesMissing, DriverUnsupported
 from fracgpu.cdi.rooted import resolve_in_root
 
+# In the order in which a 64-bit loader of that system would prefer them. /usr/lib comes after /usr/lib64: on Red Hat's
+# layout it holds 32-bit libraries of the same names.
 _LIBRARY_DIRECTORIES: Final = (
-    "usr/lib/x86_64-linux-gnu",
+    "usr/lib/x86_64-linux-gnu",  # Debian, Ubuntu
     "usr/lib/aarch64-linux-gnu",
-    "usr/lib64",
-    "usr/lib/x86_64-linux-gnu/nvidia/current",
+    "usr/lib64",  # Red Hat, SUSE, Amazon Linux, Azure Linux, Flatcar
+    "usr/lib/x86_64-linux-gnu/nvidia/current",  # Debian before update-alternatives has made its links
     "usr/lib/aarch64-linux-gnu/nvidia/current",
-    "usr/lib",
+    "usr/lib",  # Arch, Bottlerocket, Talos from 1.13
+    "usr/lib/nvidia/tesla",  # Bottlerocket before
+    "usr/local/glibc/usr/lib",  # Talos before
+    "usr/local/glibc/lib",
+    "run/opengl-driver/lib",  # NixOS
     "lib/x86_64-linux-gnu",
     "lib/aarch64-linux-gnu",
-    "lib64",
+    "lib64",  # a flat layout: Container-Optimized OS, and what installers leave in /usr/local/nvidia
     "lib",
 )
-_BINARY_DIRECTORIES: Final = ("usr/bin", "bin", "usr/lib/nvidia/current", "opt/bin")
+_BINARY_DIRECTORIES: Final = (
+    "usr/bin",
+    "bin",
+    "usr/lib/nvidia/current",
+    "usr/libexec/nvidia/tesla/bin",
+    "usr/local/bin",
+    "opt/bin",
+    "run/current-system/sw/bin",
+)
+# Windows mounts its driver here. Its files carry no version in their names and talk to /dev/dxg.
+_WSL_DIRECTORY: Final = "usr/lib/wsl/lib"
 _NVML: Final = "libnvidia-ml"
 # What the capabilities `compute` and `utility` of NVIDIA's container stack comprise, beside the two above. A driver
 # release has some of them and not others: gpucomp came with 535, fatbinaryloader left with 450.
@@ -77,30 +94,32 @@ class DriverFiles:
     nvidia_smi: Path | None
 
 
-def discover_driver(root: Path) -> DriverFiles:
+def discover_driver(root: Path, *, trail: set[Path] | None = None) -> DriverFiles:
     """Return the driver found below `root`, links followed inside it.
 
-    Raises DriverFilesMissing when libcuda or libnvidia-ml of one version is not there, or when several versions are
-    and libcuda.so.1 does not say which one is in use; ElfInvalid for a broken optional library.
+    All that the answer depends on, directories looked into and files found, is added to `trail`. Raises DriverAbsent
+    without a libcuda, DriverUnsupported for WSL's, DriverAmbiguous when several versions are there and libcuda.so.1
+    does not say which one is in use, DriverFilesMissing without libnvidia-ml of the same version, and ElfInvalid for a
+    broken library.
     """
-    cuda = _find_cuda(root)
+    search = _Search(root, set() if trail is None else trail)
+    cuda = _find_cuda(search)
     version = cuda.name.removeprefix("libcuda.so.")
-    directories = (cuda.parent, *_existing(root, _LIBRARY_DIRECTORIES))
-    nvml = _find(root, directories, f"{_NVML}.so.{version}")
+    directories = (cuda.parent, *search.existing(_LIBRARY_DIRECTORIES))
+    nvml = search.find(directories, f"{_NVML}.so.{version}")
     if nvml is None:
         raise DriverFilesMissing(
             f"driver root {root}",
             f"libcuda.so.{version} is there but {_NVML}.so.{version} is not",
             remedy="install the driver's utility libraries of the same version",
         )
-    smi = _find(root, _existing(root, _BINARY_DIRECTORIES), _SMI)
     return DriverFiles(
         root=root,
         version=version,
         cuda=cuda,
         nvml=nvml,
-        libraries=tuple(_optional_libraries(root, directories, version)),
-        nvidia_smi=smi,
+        libraries=tuple(_optional_libraries(search, directories, version)),
+        nvidia_smi=search.find(search.existing(_BINARY_DIRECTORIES), _SMI),
     )
 
 
@@ -126,51 +145,76 @@ def gpu_device_nodes(present: frozenset[str], minor_number: int) -> tuple[str, .
     return needed + tuple(node for node in _OPTIONAL_NODES if node in present)
 
 
-def _find_cuda(root: Path) -> Path:
+class _Search:
+    """Looks for names below one root, and remembers where it looked."""
+
+    def __init__(self, root: Path, trail: set[Path]) -> None:
+        self.root = root
+        self._trail = trail
+
+    def existing(self, places: tuple[str, ...]) -> tuple[Path, ...]:
+        """Return the directories that exist among `places`, each once: /lib is often a link to /usr/lib."""
+        found = (resolve_in_root(self.root, place, trail=self._trail) for place in places)
+        return tuple(dict.fromkeys(path for path in found if path is not None and path.is_dir()))
+
+    def find(self, directories: tuple[Path, ...], name: str) -> Path | None:
+        """Return the real file that the first of `directories` has under `name`."""
+        for directory in directories:
+            inside = PurePosixPath("/", directory.relative_to(self.root), name)
+            path = resolve_in_root(self.root, inside, trail=self._trail)
+            if path is not None and path.is_file():
+                self._trail.add(path)
+                return path
+        return None
+
+    def entries(self, directory: Path) -> Iterator[str]:
+        """Return the names in `directory`."""
+        self._trail.add(directory)
+        return (path.name for path in directory.iterdir())
+
+
+def _find_cuda(search: _Search) -> Path:
     in_use: dict[Path, None] = {}
     installed: dict[Path, None] = {}
-    for directory in _existing(root, _LIBRARY_DIRECTORIES):
-        linked = _find(root, (directory,), "libcuda.so.1")
+    for directory in search.existing(_LIBRARY_DIRECTORIES):
+        linked = search.find((directory,), "libcuda.so.1")
         if linked is not None and _VERSIONED.fullmatch(linked.name):
             in_use[linked] = None
-        for path in directory.iterdir():
-            resolved = _find(root, (directory,), path.name) if _VERSIONED.fullmatch(path.name) else None
+        for name in search.entries(directory):
+            resolved = search.find((directory,), name) if _VERSIONED.fullmatch(name) else None
             if resolved is not None and _VERSIONED.fullmatch(resolved.name):
                 installed[resolved] = None
     found = list(in_use or installed)
     if not found:
-        raise DriverFilesMissing(
-            f"driver root {root}",
-            "no libcuda.so.<version> in any library directory",
-            remedy="install the NVIDIA driver on this node or correct --driver-root",
-        )
+        raise _absent(search)
     versions = sorted({path.name for path in found})
     if len(versions) > 1:
-        raise DriverFilesMissing(
-            f"driver root {root}",
+        raise DriverAmbiguous(
+            f"driver root {search.root}",
             f"several drivers are installed and it is not clear which one is in use: {', '.join(versions)}",
             remedy="remove the old driver's files, or run ldconfig so that libcuda.so.1 names the one in use",
         )
     return found[0]
 
 
-def _optional_libraries(root: Path, directories: tuple[Path, ...], version: str) -> Iterator[DriverLibrary]:
+def _absent(search: _Search) -> DriverFilesMissing:
+    subject = f"driver root {search.root}"
+    if search.find(search.existing((_WSL_DIRECTORY,)), "libcuda.so.1") is not None:
+        return DriverUnsupported(
+            subject,
+            f"has only the driver that Windows lends to WSL ({_WSL_DIRECTORY})",
+            remedy="use a machine with NVIDIA's driver for Linux; WSL is not supported",
+        )
+    return DriverAbsent(
+        subject,
+        "no libcuda.so.<version> in any library directory",
+        remedy="install the NVIDIA driver on this node or correct --driver-root",
+    )
+
+
+def _optional_libraries(search: _Search, directories: tuple[Path, ...], version: str) -> Iterator[DriverLibrary]:
     for stem in _OPTIONAL:
-        path = _find(root, directories, f"{stem}.so.{version}")
+        path = search.find(directories, f"{stem}.so.{version}")
         if path is not None:
             soname = read_soname(path)
             yield DriverLibrary(path=path, names=tuple(sorted({path.name, soname or path.name})))
-
-
-def _existing(root: Path, places: tuple[str, ...]) -> tuple[Path, ...]:
-    """Return the directories that exist among `places`, each once: /lib is often a link to /usr/lib."""
-    found = (resolve_in_root(root, place) for place in places)
-    return tuple(dict.fromkeys(path for path in found if path is not None and path.is_dir()))
-
-
-def _find(root: Path, directories: tuple[Path, ...], name: str) -> Path | None:
-    for directory in directories:
-        path = resolve_in_root(root, PurePosixPath("/", directory.relative_to(root), name))
-        if path is not None and path.is_file():
-            return path
-    return None

@@ -16,6 +16,18 @@ class DriverFilesMissing(FracgpuError):
     """The driver root has no usable NVIDIA driver, or lacks a file or device node that every container needs."""
 
 
+class DriverAbsent(DriverFilesMissing):
+    """There is no libcuda in the driver root at all: nothing was installed there, or not for this kind of machine."""
+
+
+class DriverAmbiguous(DriverFilesMissing):
+    """Files of several drivers lie in the driver root, and nothing says which one is in use."""
+
+
+class DriverUnsupported(DriverFilesMissing):
+    """A driver is there, but of a kind that can not be taken apart into mounts (WSL)."""
+
+
 class ElfInvalid(FracgpuError):
     """A file that should be a 64-bit shared library is none."""
 

@@ -11,10 +11,11 @@ from typing import Final
 _MAX_LINKS: Final = 40
 
 
-def resolve_in_root(root: Path, path: str | PurePosixPath) -> Path | None:
+def resolve_in_root(root: Path, path: str | PurePosixPath, *, trail: set[Path] | None = None) -> Path | None:
     """Return the file that `path` names inside `root`, links resolved, or None when there is none.
 
-    The result lies under `root` whatever the links say: `..` stops at the root, as in a chroot.
+    The result lies under `root` whatever the links say: `..` stops at the root, as in a chroot. Every directory in
+    which a name was looked up is added to `trail`: while none of them changes, the same path leads to the same file.
     """
     pending = [part for part in reversed(PurePosixPath(path).parts) if part != "/"]
     current = root
@@ -24,6 +25,8 @@ def resolve_in_root(root: Path, path: str | PurePosixPath) -> Path | None:
         if part == "..":
             current = current if current == root else current.parent
             continue
+        if trail is not None:
+            trail.add(current)
         step = current / part
         if not step.is_symlink():
             current = step

@@ -94,7 +94,7 @@ class CdiSpec:
         return _VERSION_DOTTED_CLASS if "." in self.device_class else _VERSION_FLOOR
 
     def to_json(self) -> bytes:
-        """Return the file content: sorted keys, two spaces of indent for whoever debugs a node, final newline."""
+        """Return the file content: canonical JSON (not indented: it is made in every Prepare) and a final newline."""
         fields: dict[str, Any] = {
             "cdiVersion": self.cdi_version,
             "kind": self.kind,
@@ -102,4 +102,4 @@ class CdiSpec:
         }
         if common := self.edits.to_dict():
             fields["containerEdits"] = common
-        return json.dumps(fields, sort_keys=True, indent=2, ensure_ascii=False).encode() + b"\n"
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"

@@ -10,6 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from fracgpu.cli.doctor.options import add_doctor_options
+from fracgpu.cli.run_command.options import add_run_options, run_options, split_command
+
 _USAGE_ERROR = 2
 
 
@@ -23,7 +26,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_plugin(arguments[1:])
     if arguments == ["--version"]:
         arguments = ["version"]
+    command: list[str] = []
+    if arguments[:1] == ["run"]:
+        # What follows `--` is somebody else's command line, and must reach it as it was written.
+        arguments, command = split_command(arguments)
     parsed = _parser().parse_args(arguments)
+    if parsed.command == "run":
+        from fracgpu.cli.run_command.run import run_command
+
+        return run_command(run_options(parsed, command))
+    if parsed.command == "doctor":
+        from fracgpu.cli.doctor.run import run_doctor
+
+        return run_doctor(parsed)
     if parsed.command == "lab":
         from fracgpu.cli.lab import run_lab
 
@@ -59,6 +74,18 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_lab_options(lab)
+    run = commands.add_parser(
+        "run", help="run one command under a limit on GPU memory, without Kubernetes", allow_abbrev=False
+    )
+    add_run_options(run)
+    doctor = commands.add_parser(
+        "doctor",
+        help="check this machine: driver, container runtime, kubelet, other owners of its GPUs",
+        description="Check this machine and change nothing. Exit status 0: nothing to repair; 1: something to repair; "
+        "2: wrong usage.",
+        allow_abbrev=False,
+    )
+    add_doctor_options(doctor)
     commands.add_parser("kubeletplugin", help="the node's part: publish GPUs, prepare claims (runs in the cluster)")
     commands.add_parser("version", help="print the version")
     return parser

@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import struct
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -208,6 +209,22 @@ def reset_peak(path: Path) -> None:
             field = ffi.offsetof("struct fake_gpu", "peak_used_bytes")
             offset = _GPUS_OFFSET + index * _SIZES["FAKE_GPU_BYTES"] + field
             os.pwrite(descriptor, gpu.used_bytes.to_bytes(8, "little"), offset)
+    finally:
+        os.close(descriptor)
+
+
+def set_lost(path: Path, uuid: str, *, lost: bool) -> None:
+    """Let the GPU with `uuid` fall off the bus of the machine at `path`, or come back, for all processes at once.
+
+    libcuda's view does not change: what contexts on a lost GPU do is not modelled. Raises FakeMachineInvalid.
+    """
+    descriptor = _open(path)
+    try:
+        uuids = [gpu.uuid for gpu in _read(path, descriptor)]
+        if uuid not in uuids:
+            raise FakeMachineInvalid(f"modelled GPU {uuid}", f"is not in machine {path}")
+        offset = _GPUS_OFFSET + uuids.index(uuid) * _SIZES["FAKE_GPU_BYTES"] + ffi.offsetof("struct fake_gpu", "lost")
+        os.pwrite(descriptor, int(lost).to_bytes(4, sys.byteorder), offset)
     finally:
         os.close(descriptor)
 

@@ -49,7 +49,11 @@ class SlotSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateSnapshot:
-    """One reading of a state file. All amounts are bytes and clamped to what a machine can hold."""
+    """One reading of a state file. All amounts are bytes and clamped to what a machine can hold.
+
+    `slots_used` is how many slots have ever been taken, by what the container says: 0 means that no process has joined
+    the allocation yet.
+    """
 
     device_uuid: str
     used_bytes: int
@@ -59,6 +63,7 @@ class StateSnapshot:
     last_refused_bytes: int
     reaped_slots: int
     slot_count: int
+    slots_used: int
     processes: tuple[SlotSnapshot, ...]
 
 
@@ -116,6 +121,7 @@ def _read(path: Path, descriptor: int) -> StateSnapshot:
         last_refused_bytes=min(header.last_refused_bytes, _CLAMP),
         reaped_slots=min(header.reaped_slots, _COUNTER_CLAMP),
         slot_count=header.slot_count,
+        slots_used=min(header.slot_high_water, header.slot_count),
         processes=processes,
     )
 

@@ -10,15 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
-from fracgpu.driver.names import CONTAINER_ALLOCATIONS_DIR, CONTAINER_DRIVER_DIR, allocation_hash
+from fracgpu.driver.names import CONTAINER_ALLOCATIONS_DIR, CONTAINER_DRIVER_DIR
 from fracgpu.native.libraries import NativeLibraries
-from fracgpu.sim.node.cdi_registry import ContainerEdits, Mount
+from fracgpu.native.prefix import (
+    CUDA_SONAME,
+    NVML_SONAME,
+    allocation_path,
+    driver_path,
+    library_path,
+    link,
+    prefix_environment,
+)
+from fracgpu.sim.node.cdi_registry import ContainerEdits
 
-_ENV_PREFIX = "FRACGPU_PREFIX"
 # By library: the build that containers get mounted, and the one that stands in for it here.
 _BUILDS: dict[str, Callable[[NativeLibraries], tuple[Path, Path]]] = {
-    "libcuda.so.1": lambda libraries: (libraries.container_cuda, libraries.standalone_cuda),
-    "libnvidia-ml.so.1": lambda libraries: (libraries.container_nvml, libraries.standalone_nvml),
+    CUDA_SONAME: lambda libraries: (libraries.container_cuda, libraries.standalone_cuda),
+    NVML_SONAME: lambda libraries: (libraries.container_nvml, libraries.standalone_nvml),
 }
 
 
@@ -32,24 +40,12 @@ def build_prefix(prefix: Path, edits: ContainerEdits, libraries: NativeLibraries
     for mount in edits.mounts:
         target = PurePosixPath(mount.container_path)
         if target.is_relative_to(CONTAINER_ALLOCATIONS_DIR):
-            _link_allocation(prefix, target, mount)
+            allocation = target.relative_to(CONTAINER_ALLOCATIONS_DIR).parts[0]
+            link(allocation_path(prefix, allocation, target.name), mount.host_path)
         elif target.is_relative_to(CONTAINER_DRIVER_DIR):
-            _link(prefix / "driver" / target.name, mount.host_path)
+            link(driver_path(prefix, target.name), mount.host_path)
         elif target.name in _BUILDS:
             container_build, standalone_build = _BUILDS[target.name](libraries)
             is_ours = Path(mount.host_path).read_bytes() == container_build.read_bytes()
-            _link(prefix / target.name, str(standalone_build) if is_ours else mount.host_path)
-    return {"LD_LIBRARY_PATH": str(prefix), _ENV_PREFIX: str(prefix)}
-
-
-def _link_allocation(prefix: Path, target: PurePosixPath, mount: Mount) -> None:
-    """Link one file of an allocation below the short name that its environment variable carries."""
-    allocation = target.relative_to(CONTAINER_ALLOCATIONS_DIR).parts[0]
-    _link(prefix / "allocations" / allocation_hash(allocation) / target.name, mount.host_path)
-
-
-def _link(path: Path, target: str) -> None:
-    """Make or replace the link: the same library may be mounted in several library directories."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.symlink_to(target)
+            link(library_path(prefix, target.name), standalone_build if is_ours else mount.host_path)
+    return prefix_environment(prefix)

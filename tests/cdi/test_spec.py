@@ -38,7 +38,7 @@ def test_empty_edits_are_left_out() -> None:
 def test_encoding_is_deterministic_and_sorted() -> None:
     encoded = spec().to_json()
     assert encoded == spec().to_json()
-    assert encoded == json.dumps(json.loads(encoded), sort_keys=True, indent=2).encode() + b"\n"
+    assert encoded == json.dumps(json.loads(encoded), sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
 def test_a_host_path_equal_to_the_path_is_not_written() -> None:

@@ -89,12 +89,16 @@ def test_a_reader_only_ever_meets_whole_files_under_the_final_name(
         synced.append(name)
         visible = [entry for entry in names(tmp_path) if entry.endswith(".json")]
         assert visible == ["s.json"]
-        if len(synced) == 1:
-            assert (tmp_path / "s.json").read_bytes() == spec().to_json()
+        if name.startswith("."):
+            assert (tmp_path / "s.json").read_bytes() == spec("2" if len(synced) > 1 else "1").to_json()
 
     monkeypatch.setattr(os, "fsync", fsync)
-    writer.write_spec(tmp_path, "s.json", spec("2"))
+    writer.write_atomic(tmp_path / "s.json", spec("2").to_json(), mode=0o644, sync=writer.Sync.NAME)
     assert synced == [".s.json.tmp", tmp_path.name]
+    writer.write_atomic(tmp_path / "s.json", spec("3").to_json(), mode=0o644, sync=writer.Sync.CONTENT)
+    assert synced[2:] == [".s.json.tmp"]
+    writer.write_spec(tmp_path, "s.json", spec("4"))
+    assert synced[3:] == []
 
 
 def test_a_failing_write_keeps_the_old_file_and_leaves_no_other(
@@ -107,7 +111,7 @@ def test_a_failing_write_keeps_the_old_file_and_leaves_no_other(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        writer.write_spec(tmp_path, "s.json", spec("2"))
+        writer.write_atomic(tmp_path / "s.json", spec("2").to_json(), mode=0o644, sync=writer.Sync.NAME)
     assert names(tmp_path) == ["s.json"]
     assert (tmp_path / "s.json").read_bytes() == spec().to_json()
 
@@ -124,6 +128,16 @@ def test_a_link_in_place_of_the_temporary_is_not_followed(tmp_path: Path) -> Non
     (tmp_path / ".s.json.tmp").symlink_to(victim)
     writer.write_spec(tmp_path, "s.json", spec())
     assert victim.read_bytes() == b"keep"
+
+
+def test_removal_takes_what_a_killed_writer_left_along(tmp_path: Path) -> None:
+    writer.write_spec(tmp_path, "s.json", spec())
+    writer.temporary_path(tmp_path / "s.json").write_bytes(b"half")
+    assert writer.remove_file(tmp_path / "s.json")
+    assert names(tmp_path) == []
+    writer.temporary_path(tmp_path / "s.json").write_bytes(b"half")
+    assert not writer.remove_file(tmp_path / "s.json")
+    assert names(tmp_path) == []
 
 
 def test_removal_is_idempotent(tmp_path: Path) -> None:

@@ -1,0 +1,28 @@
+"""The options of ``fracgpu doctor``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_doctor_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of the subcommand."""
+    add = parser.add_argument
+    add("--json", action="store_true", help="print one JSON object instead of lines")
+    add("--host-root", metavar="DIR", type=_directory, default=Path("/"), help="the host's root directory (default: /)")
+    add("--kubelet-root", metavar="DIR", type=_absolute, help="the kubelet's directory on the host (default: found)")
+
+
+def _directory(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a directory")
+    return path.resolve()
+
+
+def _absolute(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute():
+        raise argparse.ArgumentTypeError(f"{text!r} is not an absolute path")
+    return path
