@@ -40,7 +40,7 @@ struct fake_header {
     uint64_t file_bytes;
 };
 
-/* Fixed when the machine is made, except peak_used_bytes. */
+/* Fixed when the machine is made, except peak_used_bytes and lost. */
 struct fake_gpu {
     uint8_t  uuid[16];
     char     name[96];                    /* NUL-terminated */
@@ -57,7 +57,8 @@ struct fake_gpu {
     uint32_t multiprocessors;
     uint32_t brand;                       /* nvmlBrandType_t */
     uint32_t architecture;                /* nvmlDeviceArchitecture_t */
-    uint32_t reserved[19];
+    uint32_t lost;                        /* 1: fell off the bus, NVML knows it and can not talk to it */
+    uint32_t reserved[18];
 };
 
 struct fake_slot {

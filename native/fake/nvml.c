@@ -76,7 +76,7 @@ nvmlReturn nvml_check(nvmlDevice device)
     NVML_TRY(nvml_ready());
     for (int i = 0; i < count; i++) {
         if (device == &devices[i]) {
-            return NVML_SUCCESS;
+            return __atomic_load_n(&device->hw->lost, __ATOMIC_RELAXED) ? NVML_ERROR_GPU_IS_LOST : NVML_SUCCESS;
         }
     }
     return NVML_ERROR_INVALID_ARGUMENT;

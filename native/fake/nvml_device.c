@@ -37,6 +37,7 @@ NVMLAPI nvmlReturn nvmlDeviceGetHandleByIndex_v2(unsigned index, nvmlDevice *out
     OUT(out);
     nvmlDevice device = index < FAKE_GPU_COUNT_MAX ? nvml_device_at((int)index) : NULL;
     NVML_REQUIRE(device != NULL, NVML_ERROR_INVALID_ARGUMENT);
+    NVML_TRY(nvml_check(device));
     *out = device;
     return NVML_SUCCESS;
 }

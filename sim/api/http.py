@@ -8,13 +8,16 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from fracgpu.sim.api import discovery
+from fracgpu.sim.api import discovery, protobuf
+from fracgpu.sim.api.access import Access, Guard
 from fracgpu.sim.api.errors import ApiError, bad_request, not_found
 from fracgpu.sim.api.objects import JsonObject, metadata, name_of, namespace_of, uid_of
 from fracgpu.sim.api.rawjson import dumps
 from fracgpu.sim.api.registry import Registry
 from fracgpu.sim.api.requests import (
+    Encoding,
     Target,
+    choose_encoding,
     decode_body,
     decode_patch,
     delete_options,
@@ -22,7 +25,7 @@ from fracgpu.sim.api.requests import (
     number,
     parse_filter,
     parse_path,
-    wants_verbatim,
+    speaks_protobuf,
     write_options,
 )
 from fracgpu.sim.api.resources import PODS
@@ -35,9 +38,10 @@ _MAX_BODY = 3 * 1024 * 1024
 class HttpApi:
     """The aiohttp application over one registry."""
 
-    def __init__(self, registry: Registry, streams: WatchStreams) -> None:
+    def __init__(self, registry: Registry, streams: WatchStreams, access: Access) -> None:
         self._registry = registry
         self._streams = streams
+        self._access = access
 
     def application(self) -> web.Application:
         """Return the application."""
@@ -49,7 +53,7 @@ class HttpApi:
         try:
             return await self._route(request)
         except ApiError as error:
-            return web.Response(status=error.code, body=dumps(error.body), content_type="application/json")
+            return _refusal(request, error)
         except web.HTTPRequestEntityTooLarge:
             too_large = ApiError(413, "RequestEntityTooLarge", f"limit is {_MAX_BODY} bytes")
             return web.Response(status=413, body=dumps(too_large.body), content_type="application/json")
@@ -60,41 +64,49 @@ class HttpApi:
         target = parse_path(request.path)
         if target is None:
             return self._static(request)
-        verbatim = wants_verbatim(request.headers.get("Accept", ""))
-        if request.method == "GET" and not target.subresource and _is_watch(target, request.query):
-            return await self._streams.serve(request, parse_filter(target, request.query), verbatim=verbatim)
+        guard = self._access.guard(request.headers.get("Authorization"), target, request.method, request.query)
+        watching = request.method == "GET" and not target.subresource and _is_watch(target, request.query)
+        accept = request.headers.get("Accept", "")
+        encoding = choose_encoding(accept, protobuf_too=speaks_protobuf(target) and not watching)
+        if watching:
+            which = parse_filter(target, request.query)
+            return await self._streams.serve(request, which, verbatim=encoding is Encoding.VERBATIM)
         body = await request.read()
-        code, answer = self._operate(request, target, body)
-        return web.Response(status=code, body=dumps(answer, verbatim=verbatim), content_type="application/json")
+        code, answer = self._operate(request, target, body, guard)
+        return _answer(code, answer, encoding)
 
-    def _operate(self, request: web.Request, target: Target, body: bytes) -> tuple[int, JsonObject]:
+    def _operate(
+        self, request: web.Request, target: Target, body: bytes, guard: Guard | None
+    ) -> tuple[int, JsonObject]:
         if target.subresource == "binding" and target.resource is PODS and request.method == "POST":
             self._registry.bind(target.namespace, target.name, decode_body(request.content_type, body))
             return 201, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
         if target.subresource and not (target.subresource == "status" and target.resource.status):
             raise not_found(target.resource, f"{target.name}/{target.subresource}")
         if not target.name:
-            return self._collection(request, target, body)
-        return self._item(request, target, body)
+            return self._collection(request, target, body, guard)
+        return self._item(request, target, body, guard)
 
-    def _collection(self, request: web.Request, target: Target, body: bytes) -> tuple[int, JsonObject]:
+    def _collection(
+        self, request: web.Request, target: Target, body: bytes, guard: Guard | None
+    ) -> tuple[int, JsonObject]:
         if request.method == "GET":
             return 200, self._list(target, request.query)
         if request.method == "POST" and bool(target.namespace) == target.resource.namespaced:
-            options = write_options(request.query)
+            options = write_options(request.query, guard)
             obj = decode_body(_body_type(request), body)
             return 201, self._registry.create(target.resource, target.namespace, obj, options)
         if request.method == "DELETE":
-            return 200, self._delete_collection(target, request.query, body)
+            return 200, self._delete_collection(target, request.query, body, guard)
         raise _not_allowed(request.method)
 
-    def _item(self, request: web.Request, target: Target, body: bytes) -> tuple[int, JsonObject]:
+    def _item(self, request: web.Request, target: Target, body: bytes, guard: Guard | None) -> tuple[int, JsonObject]:
         resource, namespace, name = target.resource, target.namespace, target.name
         if request.method == "GET":
             return 200, self._registry.get(resource, namespace, name)
         if request.method == "PUT":
-            obj = decode_body(_body_type(request), body)
-            options = write_options(request.query)
+            obj = decode_body(_body_type(request), body, protobuf_too=speaks_protobuf(target))
+            options = write_options(request.query, guard)
             part = target.subresource
             return 200, self._registry.update(resource, namespace, name, obj, subresource=part, options=options)
         if request.method == "PATCH":
@@ -105,16 +117,16 @@ class HttpApi:
                 decode_patch(request.content_type, body),
                 content_type=request.content_type,
                 subresource=target.subresource,
-                options=write_options(request.query),
+                options=write_options(request.query, guard),
             )
             return 200, answer
         if request.method == "DELETE" and not target.subresource:
-            return 200, self._delete(target, request.query, body)
+            return 200, self._delete(target, request.query, body, guard)
         raise _not_allowed(request.method)
 
-    def _delete(self, target: Target, query: Mapping[str, str], body: bytes) -> JsonObject:
+    def _delete(self, target: Target, query: Mapping[str, str], body: bytes, guard: Guard | None) -> JsonObject:
         options = delete_options(query, body)
-        obj, gone = self._registry.delete(target.resource, target.namespace, target.name, options)
+        obj, gone = self._registry.delete(target.resource, target.namespace, target.name, options, guard)
         if not gone or target.resource.returns_deleted:
             return obj
         details = {"name": name_of(obj), "kind": target.resource.plural, "uid": uid_of(obj)}
@@ -122,13 +134,15 @@ class HttpApi:
             details["group"] = target.resource.group
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
-    def _delete_collection(self, target: Target, query: Mapping[str, str], body: bytes) -> JsonObject:
+    def _delete_collection(
+        self, target: Target, query: Mapping[str, str], body: bytes, guard: Guard | None
+    ) -> JsonObject:
         which, options = parse_filter(target, query), delete_options(query, body)
         store = self._registry.store
         with store.lock:
             victims = [obj for obj in store.scan(target.resource, target.namespace) if which.accepts(obj)]
             for obj in victims:
-                self._registry.delete(target.resource, namespace_of(obj), name_of(obj), options)
+                self._registry.delete(target.resource, namespace_of(obj), name_of(obj), options, guard)
             return _list_object(target, victims, store.revision)
 
     def _list(self, target: Target, query: Mapping[str, str]) -> JsonObject:
@@ -156,6 +170,25 @@ class HttpApi:
         if document is None or request.method != "GET":
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
         return web.Response(body=dumps(document), content_type="application/json")
+
+
+def _answer(code: int, answer: JsonObject, encoding: Encoding) -> web.Response:
+    if encoding is Encoding.PROTOBUF:
+        # A deletion is answered with a Status where other requests are answered with the claim.
+        encode = protobuf.encode_status if answer.get("kind") == "Status" else protobuf.encode_claim
+        return web.Response(status=code, body=encode(answer), content_type=protobuf.MEDIA_TYPE)
+    body = dumps(answer, verbatim=encoding is Encoding.VERBATIM)
+    return web.Response(status=code, body=body, content_type="application/json")
+
+
+def _refusal(request: web.Request, error: ApiError) -> web.Response:
+    """Answer with the Status in the form that was asked for; in JSON where that form is what could not be had."""
+    accept = "" if error.code == 406 else request.headers.get("Accept", "")
+    try:
+        encoding = choose_encoding(accept, protobuf_too=True)
+    except ApiError:
+        encoding = Encoding.JSON
+    return _answer(error.code, error.body, encoding)
 
 
 def _document(path: str, host: str) -> JsonObject | None:

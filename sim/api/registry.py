@@ -11,10 +11,11 @@ import secrets
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from fracgpu.sim.api.deletion import DeleteOptions, Deletion
 from fracgpu.sim.api.errors import (
+    FieldError,
     already_exists,
     bad_request,
     conflict,
@@ -38,12 +39,33 @@ _GENERATED_MAX = 63
 _SYSTEM_FIELDS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 
 
+class WriteGuard(Protocol):
+    """What is known of the user who writes; None stands for an administrator."""
+
+    def findings(
+        self, resource: Resource, obj: JsonObject, old: JsonObject, *, refused_anyway: bool
+    ) -> list[FieldError]:
+        """Return what validation says about the user's rights to this change of a status.
+
+        With `refused_anyway` nobody could make the change, so that it is no lack of rights.
+        """
+
+    def admit(self, operation: str, resource: Resource, obj: JsonObject) -> None:
+        """Apply admission policies to CREATE, UPDATE or DELETE. Raises ApiError 403."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """Query options of a write: `dry_run` (nothing is stored), `strict` (unknown members are refused)."""
+    """Options of a write: `dry_run` (nothing is stored), `strict` (unknown members are refused), who writes."""
 
     dry_run: bool = False
     strict: bool = False
+    guard: WriteGuard | None = None
+
+    def admit(self, operation: str, resource: Resource, obj: JsonObject) -> None:
+        """Apply admission policies, if there is anybody to apply them to."""
+        if self.guard is not None:
+            self.guard.admit(operation, resource, obj)
 
 
 class Registry:
@@ -77,6 +99,7 @@ class Registry:
                 raise unprocessable(resource, name_of(obj), errors)
             if self.store.get(resource, namespace, name_of(obj)) is not None:
                 raise already_exists(resource, name_of(obj))
+            options.admit("CREATE", resource, obj)
             return obj if options.dry_run else self.store.put(resource, obj)
 
     def update(
@@ -127,10 +150,14 @@ class Registry:
             change(obj)
             return self.store.put(resource, obj)
 
-    def delete(self, resource: Resource, namespace: str, name: str, options: DeleteOptions) -> tuple[JsonObject, bool]:
+    def delete(
+        self, resource: Resource, namespace: str, name: str, options: DeleteOptions, guard: WriteGuard | None = None
+    ) -> tuple[JsonObject, bool]:
         """Delete an object; returns its last state and whether it is gone already."""
         with self.store.lock:
-            return self.deletion.delete(resource, self.get(resource, namespace, name), options)
+            found = self.get(resource, namespace, name)
+            WriteOptions(guard=guard).admit("DELETE", resource, found)
+            return self.deletion.delete(resource, found, options)
 
     def bind(self, namespace: str, name: str, binding: JsonObject) -> None:
         """Bind a pod to a node: POST pods/<name>/binding."""
@@ -212,6 +239,8 @@ class Registry:
             merged = copy.deepcopy(old) | {"status": obj.get("status") or {}}
             rules.prepare_status(merged, old, context)
             errors = rules.validate_status(merged, old, context)
+            if options.guard is not None:
+                errors += options.guard.findings(resource, merged, old, refused_anyway=bool(errors))
         else:
             merged = obj
             _keep_system_fields(merged, old)
@@ -224,6 +253,7 @@ class Registry:
                     metadata(merged)["generation"] = metadata(old).get("generation", 0) + 1
         if errors:
             raise unprocessable(resource, name_of(old), errors)
+        options.admit("UPDATE", resource, merged)
         return self._store(resource, merged, old, options)
 
     def _store(self, resource: Resource, obj: JsonObject, old: JsonObject, options: WriteOptions) -> JsonObject:

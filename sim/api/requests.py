@@ -5,21 +5,32 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
+from fracgpu.sim.api import protobuf
 from fracgpu.sim.api.deletion import DeleteOptions
 from fracgpu.sim.api.errors import ApiError, bad_request
 from fracgpu.sim.api.objects import JsonObject
 from fracgpu.sim.api.patch import PATCH_TYPES
 from fracgpu.sim.api.rawjson import RawJsonError, loads
-from fracgpu.sim.api.registry import WriteOptions
-from fracgpu.sim.api.resources import ALL_RESOURCES, NAMESPACES, Resource
+from fracgpu.sim.api.registry import WriteGuard, WriteOptions
+from fracgpu.sim.api.resources import ALL_RESOURCES, NAMESPACES, RESOURCE_CLAIMS, Resource
 from fracgpu.sim.api.selectors import parse_fields, parse_labels
 from fracgpu.sim.api.watching import Filter
 
-# Stands for what the built-in components get by speaking protobuf: parameters with the bytes that are stored.
+# Stands for what the built-in components get by speaking protobuf in lists and watches as well, of all resources:
+# parameters with the bytes that are stored.
 VERBATIM_JSON = "application/json;parameters=verbatim"
 _JSON_TYPES = ("application/json", "*/*", "application/*")
+
+
+class Encoding(Enum):
+    """How an answer is written."""
+
+    JSON = "application/json"
+    VERBATIM = VERBATIM_JSON
+    PROTOBUF = protobuf.MEDIA_TYPE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,23 +68,34 @@ def _match(resource: Resource, parts: list[str]) -> Target | None:
     return Target(resource=resource, namespace=namespace, name=name, subresource=subresource)
 
 
-def wants_verbatim(accept: str) -> bool:
-    """Check the Accept header; tell whether parameters are wanted with their stored bytes. Raises ApiError 406."""
-    offered = [part.strip().replace(" ", "") for part in (accept or "*/*").split(",")]
-    if VERBATIM_JSON in offered:
-        return True
-    if not any(part.partition(";")[0] in _JSON_TYPES for part in offered):
-        text = "only the following media types are accepted: application/json (this emulator speaks JSON only)"
-        raise ApiError(406, "NotAcceptable", text)
-    return False
+def speaks_protobuf(target: Target) -> bool:
+    """Tell whether objects of the target have a protobuf form here: single ResourceClaims, for the raw-bytes trap."""
+    return target.resource is RESOURCE_CLAIMS and bool(target.name)
 
 
-def decode_body(content_type: str, body: bytes) -> JsonObject:
+def choose_encoding(accept: str, *, protobuf_too: bool) -> Encoding:
+    """Return the first form in the Accept header that can be had. Raises ApiError 406."""
+    for part in (accept or "*/*").split(","):
+        offered = part.strip().replace(" ", "")
+        if offered == VERBATIM_JSON:
+            return Encoding.VERBATIM
+        media_type = offered.partition(";")[0]
+        if media_type in _JSON_TYPES:
+            return Encoding.JSON
+        if media_type == protobuf.MEDIA_TYPE and protobuf_too:
+            return Encoding.PROTOBUF
+    known = "application/json" + (f", {protobuf.MEDIA_TYPE}" if protobuf_too else "")
+    raise ApiError(406, "NotAcceptable", f"only the following media types are accepted: {known}")
+
+
+def decode_body(content_type: str, body: bytes, *, protobuf_too: bool = False) -> JsonObject:
     """Return the object of a request body. Raises ApiError 400 or 415."""
+    if content_type == protobuf.MEDIA_TYPE and protobuf_too:
+        return protobuf.decode_claim(body)
     if content_type and content_type != "application/json":
         text = (
             f"the body of the request was in an unknown format ({content_type}) - accepted media types include: "
-            "application/json (this emulator speaks JSON only)"
+            "application/json" + (f", {protobuf.MEDIA_TYPE}" if protobuf_too else "")
         )
         raise ApiError(415, "UnsupportedMediaType", text)
     value = _loads(body)
@@ -97,12 +119,12 @@ def _loads(body: bytes) -> Any:
         raise bad_request(f"couldn't get version/kind; json parse error: {error}") from error
 
 
-def write_options(query: Mapping[str, str]) -> WriteOptions:
-    """Return the options of a write. Raises ApiError 400."""
+def write_options(query: Mapping[str, str], guard: WriteGuard | None = None) -> WriteOptions:
+    """Return the options of a write by the guarded user. Raises ApiError 400."""
     dry_run = query.get("dryRun", "")
     if dry_run not in ("", "All"):
         raise bad_request(f'dryRun: Unsupported value: "{dry_run}": supported values: "All"')
-    return WriteOptions(dry_run=bool(dry_run), strict=query.get("fieldValidation") == "Strict")
+    return WriteOptions(dry_run=bool(dry_run), strict=query.get("fieldValidation") == "Strict", guard=guard)
 
 
 def delete_options(query: Mapping[str, str], body: bytes) -> DeleteOptions:

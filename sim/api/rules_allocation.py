@@ -6,11 +6,18 @@ cannot come to rely on checks that do not exist. Source: pkg/apis/resource/valid
 
 from __future__ import annotations
 
+import re
+
 from fracgpu.sim.api.errors import FieldError, duplicate, forbidden_field, invalid, not_supported, required, too_many
 from fracgpu.sim.api.objects import JsonObject, dig
+from fracgpu.sim.api.rawjson import dumps
 from fracgpu.sim.api.rules_base import check_label, check_qualified, check_subdomain, is_subdomain, is_uuid
 from fracgpu.sim.api.rules_deviceclaim import check_opaque, request_names
 
+_DATA_MAX_BYTES = 10 * 1024
+# metav1.Condition
+_TRUTHS = ("False", "True", "Unknown")
+_REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
 _SOURCES = ("FromClaim", "FromClass")
 DeviceKey = tuple[str, str, str, str]
 
@@ -202,13 +209,27 @@ def _check_device(device: JsonObject, path: str, allocated: set[DeviceKey]) -> l
     if len(conditions) > 8:
         errors.append(too_many(f"{path}.conditions", len(conditions), 8))
     for index, condition in enumerate(conditions):
-        where = f"{path}.conditions[{index}]"
-        errors += [
-            required(f"{where}.{key}") for key in ("type", "reason", "lastTransitionTime") if not condition.get(key)
-        ]
-        if condition.get("status") not in ("True", "False", "Unknown"):
-            errors.append(not_supported(f"{where}.status", condition.get("status"), ("False", "True", "Unknown")))
-    data = device.get("data")
-    if data is not None and not isinstance(data, dict):
-        errors.append(invalid(f"{path}.data", "<value omitted>", "must be a JSON object"))
+        errors += _check_condition(condition, f"{path}.conditions[{index}]")
+        if condition.get("type") in [other.get("type") for other in conditions[:index]]:
+            errors.append(duplicate(f"{path}.conditions[{index}].type", condition.get("type")))
+    return errors + _check_data(device.get("data"), f"{path}.data")
+
+
+def _check_condition(condition: JsonObject, path: str) -> list[FieldError]:
+    errors = [required(f"{path}.{key}") for key in ("type", "reason", "lastTransitionTime") if not condition.get(key)]
+    if condition.get("status") not in _TRUTHS:
+        errors.append(not_supported(f"{path}.status", condition.get("status"), _TRUTHS))
+    reason = condition.get("reason")
+    if reason and not _REASON.fullmatch(reason):
+        errors.append(invalid(f"{path}.reason", reason, "a condition reason must start with alphabetic character"))
     return errors
+
+
+def _check_data(data: object, path: str) -> list[FieldError]:
+    if data is None:
+        return []
+    if not isinstance(data, dict):
+        return [invalid(path, "<value omitted>", "must be a JSON object")]
+    if len(dumps(data)) > _DATA_MAX_BYTES:
+        return [FieldError(path, "FieldValueTooLong", f"Too long: may not be more than {_DATA_MAX_BYTES} bytes")]
+    return []

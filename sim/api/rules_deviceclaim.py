@@ -176,9 +176,17 @@ def check_opaque(config: JsonObject, path: str) -> list[FieldError]:
     where = f"{path}.opaque.parameters"
     if parameters is None:
         return [*errors, required(where)]
-    if not isinstance(parameters, RawJson) or not isinstance(parameters.value(), dict):
+    if not isinstance(parameters, RawJson) or not _is_json_object(parameters):
         shown = "<value omitted>"
         return [*errors, invalid(where, shown, "parameters must be a valid JSON object")]
     if len(parameters.text.encode()) > _PARAMETERS_MAX:
         errors.append(FieldError(where, "FieldValueTooLong", f"Too long: may not be more than {_PARAMETERS_MAX} bytes"))
     return errors
+
+
+def _is_json_object(parameters: RawJson) -> bool:
+    # What came as protobuf was never read as JSON.
+    try:
+        return isinstance(parameters.value(), dict)
+    except ValueError:
+        return False

@@ -8,6 +8,7 @@ document. The client is one minor release ahead, so members that 1.36 does not h
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -55,6 +56,16 @@ def decode(resource: Resource, obj: JsonObject, *, strict: bool = False) -> Json
             f"{resource.kind} in version {resource.version!r} cannot be handled: strict decoding error: {found}"
         )
     return clean
+
+
+def _is_time(text: str) -> bool:
+    if not _TIME.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 @cache
@@ -108,7 +119,7 @@ class _Decoder:
         if quantity:
             return self._quantity(value, path)
         if kind == "datetime":
-            if not isinstance(value, str) or not _TIME.fullmatch(value):
+            if not isinstance(value, str) or not _is_time(value):
                 raise self._wrong(path, "an RFC 3339 time", value)
             return value
         expected = _SCALARS.get(kind)

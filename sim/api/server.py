@@ -12,6 +12,7 @@ from types import TracebackType
 from aiohttp import web
 
 from fracgpu.driver.errors import FracgpuError
+from fracgpu.sim.api.access import Access
 from fracgpu.sim.api.collector import collect_forever
 from fracgpu.sim.api.http import HttpApi
 from fracgpu.sim.api.registry import Registry
@@ -28,21 +29,29 @@ class ServerStartError(FracgpuError):
 
 
 class ApiServer:
-    """Emulated kube-apiserver 1.36 without authentication.
+    """Emulated kube-apiserver 1.36.
 
     `port` 0 takes a free one. `consumable_capacity` is the gate DRAConsumableCapacity. `history` is the number of
-    changes kept for watches. Raises ServerStartError.
+    changes kept for watches. `access` knows bearer tokens and what their users may do; whoever sends none may do
+    everything. Raises ServerStartError.
     """
 
     def __init__(
-        self, host: str = "127.0.0.1", port: int = 0, consumable_capacity: bool = True, *, history: int = 10_000
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        consumable_capacity: bool = True,
+        *,
+        history: int = 10_000,
+        access: Access | None = None,
     ) -> None:
         if host not in _LOOPBACK:
             remedy = f"use one of {', '.join(_LOOPBACK)}"
             raise ServerStartError(
-                f"API emulator on {host}", "is not a loopback address and there is no authentication", remedy=remedy
+                f"API emulator on {host}", "is not a loopback address, and nobody needs a token", remedy=remedy
             )
         self.registry = Registry(Store(history=history), consumable_capacity=consumable_capacity)
+        self.access = access or Access()
         self._host, self._port = host, port
         self._streams = WatchStreams(self.registry.store)
         self._ready = threading.Event()
@@ -59,14 +68,15 @@ class ApiServer:
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 
-    def write_kubeconfig(self, path: str | Path) -> Path:
-        """Write a kubeconfig for this server and return its path."""
+    def write_kubeconfig(self, path: str | Path, *, token_file: Path | None = None) -> Path:
+        """Write a kubeconfig for this server and return its path; with the token in a file, or as administrator."""
         target = Path(path)
+        user = {"tokenFile": str(token_file)} if token_file else {}
         document = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "fracgpu-lab", "cluster": {"server": self.url}}],
-            "users": [{"name": "fracgpu-lab", "user": {}}],
+            "users": [{"name": "fracgpu-lab", "user": user}],
             "contexts": [{"name": "fracgpu-lab", "context": {"cluster": "fracgpu-lab", "user": "fracgpu-lab"}}],
             "current-context": "fracgpu-lab",
         }
@@ -115,7 +125,7 @@ class ApiServer:
     async def _serve(self) -> None:
         listener = self._listen()
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        app = HttpApi(self.registry, self._streams).application()
+        app = HttpApi(self.registry, self._streams, self.access).application()
         runner = web.AppRunner(
             app, handle_signals=False, access_log=None, handler_cancellation=True, shutdown_timeout=1
         )

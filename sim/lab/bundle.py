@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fracgpu.sim.lab.errors import LabUnavailable
+from fracgpu.sim.lab.kubectl_describe import describe
 from fracgpu.sim.lab.lab import RESOURCE_API, Lab
+from fracgpu.sim.node.api import Json
 
+DESCRIPTION_FILE = "describe-resourceclaim.txt"
 _COLLECTIONS = {
     "pods": "/api/v1/pods",
     "events": "/api/v1/events",
@@ -24,7 +27,9 @@ _COLLECTIONS = {
 
 def collect(lab: Lab) -> dict[str, bytes]:
     """Return the evidence by file name: API objects, CDI files, logs. To be called while the lab still runs."""
-    files = {f"{name}.json": _json(lab.api.get(path)) for name, path in _COLLECTIONS.items()}
+    collections = {name: lab.api.get(path) for name, path in _COLLECTIONS.items()}
+    files = {f"{name}.json": _json(collection) for name, collection in collections.items()}
+    files[DESCRIPTION_FILE] = _descriptions(collections["resourceclaims"]["items"], collections["events"]["items"])
     files |= {f"cdi/{path.name}": path.read_bytes() for path in sorted(lab.layout.cdi_dir.glob("*.json"))}
     if lab.layout.plugin_log.exists():
         files["plugin.log"] = lab.layout.plugin_log.read_bytes()
@@ -75,6 +80,12 @@ def _not_written(path: Path, error: OSError) -> LabUnavailable:
 def _container_logs(pods: Path) -> Iterator[tuple[str, bytes]]:
     for log in sorted(pods.glob("*/*/*.log")):
         yield str(log.relative_to(pods)), log.read_bytes()
+
+
+def _descriptions(claims: list[Json], events: list[Json]) -> bytes:
+    # Items of a list do not repeat what they are.
+    whole = ({**claim, "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim"} for claim in claims)
+    return "\n\n".join(describe(claim, events) for claim in whole).encode()
 
 
 def _json(value: object) -> bytes:

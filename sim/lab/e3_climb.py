@@ -9,26 +9,21 @@ libcudart cannot be used here: it insists on a driver that proves to be NVIDIA's
 
 from __future__ import annotations
 
-import json
-import threading
 from dataclasses import asdict
 from typing import Any
 
 from fracgpu.native.fake_gpu import FakeGpuUsage, read_usage
 from fracgpu.native.state_file import read_state_file
 from fracgpu.sim.lab.allocations import allocation_directory
-from fracgpu.sim.lab.errors import CommandFailed
+from fracgpu.sim.lab.climbing import DRIVER_API_CLIMB, held_climbs
 from fracgpu.sim.lab.evidence import Evidence, mib
 from fracgpu.sim.lab.options import MIB
 from fracgpu.sim.lab.stage import SHARING_PODS, STEP_MIB, Stage
-from fracgpu.sim.node.container import ContainerProcess
 
 TITLE = "allocations are refused at the slice, on a card that is mostly free"
 
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY and cudaErrorMemoryAllocation
 _STEP_BYTES = STEP_MIB * MIB
-_DEADLINE_S = 60.0
-
 
 # Speaks like fracgpu-climb.
 _RUNTIME_PROGRAM = """\
@@ -49,15 +44,16 @@ signal.sigwait({signal.SIGTERM})
 
 # Which interface: the call that is refused, and the program that climbs.
 _CLIMBS = {
-    "driver API": ("cuMemAlloc", ["fracgpu-climb", "driver", str(STEP_MIB), "--hold"]),
-    "runtime API": ("cudaMalloc", ["python3", "-c", _RUNTIME_PROGRAM, str(STEP_MIB)]),
+    "driver API": ("cuMemAlloc", DRIVER_API_CLIMB),
+    "runtime API": ("cudaMalloc", ("python3", "-c", _RUNTIME_PROGRAM, str(STEP_MIB))),
 }
 
 
 def run(stage: Stage, evidence: Evidence) -> None:
     """Climb in both pods at once, through each interface; compare what they got with the slices and the card."""
     for interface, (call, command) in _CLIMBS.items():
-        refusals, usage = _climb(stage, command)
+        with held_climbs(stage, command) as refusals:
+            usage = read_usage(stage.lab.layout.machine)[0]
         for name, refused in refusals.items():
             _check_refusal(stage, evidence, f"{name}, {interface}", call, refused)
         held = sum(refused["allocated_bytes"] for refused in refusals.values())
@@ -65,42 +61,6 @@ def run(stage: Stage, evidence: Evidence) -> None:
         evidence.data[interface] = refusals | {"card_used_bytes": usage.used_bytes}
     for name in SHARING_PODS:
         _check_counted(stage, evidence, name)
-
-
-def _climb(stage: Stage, command: list[str]) -> tuple[dict[str, dict[str, Any]], FakeGpuUsage]:
-    """Run the command in both pods; return how each was refused, and the card while both still hold their memory."""
-    processes: list[ContainerProcess] = []
-    watchdog = threading.Timer(_DEADLINE_S, _kill_all, [processes])
-    watchdog.start()
-    try:
-        processes += [stage.lab.spawn(name, command) for name in SHARING_PODS]
-        pairs = zip(SHARING_PODS, processes, strict=True)
-        refusals = {name: _await_refusal(name, process) for name, process in pairs}
-        return refusals, read_usage(stage.lab.layout.machine)[0]
-    finally:
-        watchdog.cancel()
-        for process in processes:
-            process.terminate()
-            process.communicate()
-
-
-def _kill_all(processes: list[ContainerProcess]) -> None:
-    for process in processes:
-        process.kill()
-
-
-def _await_refusal(name: str, process: ContainerProcess) -> dict[str, Any]:
-    """Read the program's lines until it says that it was refused; raises CommandFailed when it never does."""
-    last = b""
-    for line in process.lines():
-        last = line
-        event: dict[str, Any] = json.loads(line)
-        if event["event"] == "refused":
-            return event
-    stderr = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
-    raise CommandFailed(
-        f"pod {name}", f"the climbing program was never refused: {stderr or last!r}", remedy="see its output"
-    )
 
 
 def _check_refusal(stage: Stage, evidence: Evidence, who: str, call: str, refused: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""Exercise 5: how it works, seen from inside and from outside: CDI file, mounts, library, config page, environment."""
+"""Exercise 5: how it works, seen from inside and from outside.
+
+CDI file, mounts, library, config page, environment, and the rights that it took.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from fracgpu.driver.names import (
     cdi_device_id,
 )
 from fracgpu.native.config_page import decode_config_page
+from fracgpu.sim.lab import proof_checks
 from fracgpu.sim.lab.allocations import allocation_directory, allocation_ids, cdi_file
 from fracgpu.sim.lab.evidence import Evidence, mib
 from fracgpu.sim.lab.stage import SHARING_PODS, Stage
@@ -37,6 +41,8 @@ def run(stage: Stage, evidence: Evidence) -> None:
         _check_prefix(stage, evidence, name)
     _check_config_page(stage, evidence, claim)
     _check_environment(stage, evidence, name, claim)
+    check_rights(stage, evidence)
+    proof_checks.run(stage, evidence)
 
 
 def _check_cdi_file(stage: Stage, evidence: Evidence, claim: Json) -> Json:
@@ -128,6 +134,17 @@ def _check_environment(stage: Stage, evidence: Evidence, name: str, claim: Json)
         f"{key}={value}" if value else f"no variable for {allocation_hash(allocation)}",
     )
     evidence.data["environment"] = environment
+
+
+def check_rights(stage: Stage, evidence: Evidence) -> None:
+    """The plugin has the rights of an installation (deploy/), and all that it did so far was within them."""
+    access = stage.lab.access
+    used = ", ".join(f"{one.verb} {one.resource}" for one in sorted(access.used))
+    evidence.check(
+        "the plugin needed no right that deploy/ does not give it",
+        bool(access.used) and not access.refused,
+        f"refused: {access.refused[0]}" if access.refused else f"used: {used or 'none'}",
+    )
 
 
 def _mounts(spec: Json) -> list[Json]:

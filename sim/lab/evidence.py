@@ -17,10 +17,14 @@ class Check:
 
 @dataclass(slots=True)
 class Evidence:
-    """Collected by one exercise while it runs. ``data`` is for the bundle: whatever a later reader may want."""
+    """Collected by one exercise while it runs.
+
+    ``data`` and ``files`` (texts by name) are for the bundle: whatever a later reader may want.
+    """
 
     checks: list[Check] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
     def check(self, expected: str, held: bool, seen: str) -> None:
         """Record one expectation."""

@@ -25,6 +25,7 @@ from fracgpu.native.libraries import NativeLibraries
 from fracgpu.sim import manifests
 from fracgpu.sim.api.server import ApiServer
 from fracgpu.sim.control import ControlPlane
+from fracgpu.sim.lab.credentials import PluginToken, shipped_access
 from fracgpu.sim.lab.describe import pod_story
 from fracgpu.sim.lab.errors import CommandFailed, LabTimeout, LabUnavailable
 from fracgpu.sim.lab.image import image_environment
@@ -61,6 +62,7 @@ class CommandResult:
 class Lab:
     """A running embedded cluster; see `LabOptions` for what can be asked of it.
 
+    The plugin has the rights that deploy/ gives it, on this node; `access` tells which it used and which it lacked.
     The processes of the lab end with the thread that entered it, at the latest.
 
     Raises:
@@ -93,8 +95,11 @@ class Lab:
         self.libraries = libraries
         self.gpus: tuple[FakeGpuSpec, ...] = make_gpus(options.cards, self.layout.machine)
         make_driver_root(self.layout.driver_root, libraries, gpus=len(self.gpus))
-        server = stack.enter_context(ApiServer())
+        self.access = shipped_access()
+        server = stack.enter_context(ApiServer(access=self.access))
         server.write_kubeconfig(self.layout.kubeconfig)
+        server.write_kubeconfig(self.layout.plugin_kubeconfig, token_file=self.layout.plugin_token)
+        self.plugin_token = PluginToken(self.access, self.layout.plugin_token, node=options.node_name)
         self._url = server.url
         self.api = KubeApi(server.url)
         manifests.apply(server.url, manifests.load(manifests.shipped()))
@@ -133,7 +138,7 @@ class Lab:
         layout = self.layout
         return [
             f"--node-name={self.options.node_name}",
-            f"--kubeconfig={layout.kubeconfig}",
+            f"--kubeconfig={layout.plugin_kubeconfig}",
             f"--allocator={self.options.allocator}",
             f"--driver-root={layout.driver_root}",
             f"--dev-root={layout.driver_root}",

@@ -32,8 +32,18 @@ class Layout:
 
     @property
     def kubeconfig(self) -> Path:
-        """Kubeconfig file of the embedded API server."""
+        """Kubeconfig file of the embedded API server, for its administrator."""
         return self.base / "kubeconfig"
+
+    @property
+    def plugin_kubeconfig(self) -> Path:
+        """Kubeconfig file of the plugin: the same server with the plugin's token."""
+        return self.base / "plugin.kubeconfig"
+
+    @property
+    def plugin_token(self) -> Path:
+        """The plugin's token, as the kubelet projects one into a pod."""
+        return self.base / "token"
 
     @property
     def plugin_dir(self) -> Path:

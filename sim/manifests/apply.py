@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from importlib import resources as package_files
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+import fracgpu.sim
 from fracgpu.driver.errors import FracgpuError
 from fracgpu.sim.api.objects import JsonObject, metadata, name_of
 from fracgpu.sim.api.rawjson import RawJson, RawJsonError, loads
@@ -42,9 +42,9 @@ class ManifestObject(dict[str, Any]):
         return found
 
 
-def shipped() -> str:
-    """Return the YAML of the shipped device classes."""
-    return package_files.files("fracgpu.sim.manifests").joinpath("deviceclasses.yaml").read_text()
+def shipped(name: str = "deviceclasses.yaml") -> str:
+    """Return the YAML of a manifest of deploy/, which an installation has beside the packages."""
+    return (Path(fracgpu.sim.__path__[0]).parent / "deploy" / name).read_text()
 
 
 def load(path_or_text: str | Path) -> list[ManifestObject]:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from fracgpu.sim.node.api import Json, KubeApi
+from fracgpu.sim.node.device_health import DeviceHealthCache
 from fracgpu.sim.node.dra_client import ClaimRef, PreparedDevice, node_prepare, node_unprepare
 from fracgpu.sim.node.errors import PrepareFailed, UnprepareFailed
-from fracgpu.sim.node.registration import PluginRegistry
+from fracgpu.sim.node.plugin_registry import PluginRegistry
 from fracgpu.sim.transport import ApiRefusedError, ApiUnreachableError
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +41,10 @@ class _ClaimState:
 class ClaimManager:
     """Prepares and releases claims; one call at a time, as pods of a node are few and claims may be shared."""
 
-    def __init__(self, api: KubeApi, registry: PluginRegistry, checkpoint: Path) -> None:
+    def __init__(
+        self, api: KubeApi, registry: PluginRegistry, checkpoint: Path, health: DeviceHealthCache | None = None
+    ) -> None:
+        self._health = health or DeviceHealthCache()
         self._api = api
         self._registry = registry
         self._checkpoint = checkpoint
@@ -85,6 +89,39 @@ class ClaimManager:
                     if not wanted or not device.request_names or wanted in device.request_names:
                         ids.update(dict.fromkeys(device.cdi_device_ids))
         return list(ids)
+
+    def allocated_resources(self, pod: Json) -> dict[str, list[Json]]:
+        """Return allocatedResourcesStatus of each container: the health of the devices that its claims gave it."""
+        names = claim_names(pod)
+        return {
+            container["name"]: [
+                self._claim_health(pod, entry, names[entry["name"]])
+                for entry in container.get("resources", {}).get("claims") or []
+                if names.get(entry["name"])
+            ]
+            for container in pod["spec"]["containers"]
+        }
+
+    def _claim_health(self, pod: Json, entry: Json, claim_name: str | None) -> Json:
+        wanted = entry.get("request")
+        resources: dict[str, Json] = {}
+        # A copy instead of the lock, which another pod's Prepare may hold for as long as a driver takes.
+        for state in list(self._claims.values()):
+            if (state.ref.namespace, state.ref.name) != (pod["metadata"]["namespace"], claim_name):
+                continue
+            for device in state.devices:
+                fits = not wanted or not device.request_names or wanted in device.request_names
+                if fits and device.cdi_device_ids:
+                    # The resource is named by the first CDI id, and each is shown once.
+                    shown = self._health.get(device.driver, device.pool_name, device.device_name)
+                    resource = {"resourceID": device.cdi_device_ids[0], "health": shown.health}
+                    resources.setdefault(
+                        device.cdi_device_ids[0], resource | ({"message": shown.message} if shown.message else {})
+                    )
+        return {
+            "name": f"claim:{entry['name']}" + (f"/{wanted}" if wanted else ""),
+            "resources": list(resources.values()),
+        }
 
     def release(self, pod_uid: str) -> None:
         """Forget ``pod_uid`` and release the claims that no other pod of this node uses.

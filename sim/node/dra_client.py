@@ -13,7 +13,7 @@ from fracgpu.proto.dra.v1 import api_pb2_grpc as v1_grpc
 from fracgpu.proto.dra.v1beta1 import api_pb2 as v1beta1_pb2
 from fracgpu.proto.dra.v1beta1 import api_pb2_grpc as v1beta1_grpc
 from fracgpu.sim.node.errors import PrepareFailed, UnprepareFailed
-from fracgpu.sim.node.registration import RegisteredPlugin, rpc_text
+from fracgpu.sim.node.registration import CHANNEL_OPTIONS, RegisteredPlugin, rpc_text
 
 # The kubelet's deadline for one call (pkg/kubelet/cm/dra/plugin).
 CALL_DEADLINE_S = 45.0
@@ -35,8 +35,9 @@ class ClaimRef:
 
 @dataclass(frozen=True, slots=True)
 class PreparedDevice:
-    """One prepared device, as the plugin answered."""
+    """One prepared device, as the plugin of ``driver`` answered."""
 
+    driver: str
     request_names: tuple[str, ...]
     pool_name: str
     device_name: str
@@ -54,7 +55,7 @@ def node_prepare(plugin: RegisteredPlugin, claims: Sequence[ClaimRef]) -> dict[s
     messages, services = _SERVICES[plugin.service]
     request = messages.NodePrepareResourcesRequest(claims=[_claim(messages, claim) for claim in claims])
     try:
-        with grpc.insecure_channel(f"unix://{plugin.endpoint}") as channel:
+        with grpc.insecure_channel(f"unix://{plugin.endpoint}", options=CHANNEL_OPTIONS) as channel:
             stub = services.DRAPluginStub(channel)
             response = stub.NodePrepareResources(request, timeout=CALL_DEADLINE_S)
     except grpc.RpcError as error:
@@ -74,7 +75,7 @@ def node_unprepare(plugin: RegisteredPlugin, claims: Sequence[ClaimRef]) -> None
     messages, services = _SERVICES[plugin.service]
     request = messages.NodeUnprepareResourcesRequest(claims=[_claim(messages, claim) for claim in claims])
     try:
-        with grpc.insecure_channel(f"unix://{plugin.endpoint}") as channel:
+        with grpc.insecure_channel(f"unix://{plugin.endpoint}", options=CHANNEL_OPTIONS) as channel:
             response = services.DRAPluginStub(channel).NodeUnprepareResources(request, timeout=CALL_DEADLINE_S)
     except grpc.RpcError as error:
         raise UnprepareFailed(
@@ -102,6 +103,7 @@ def _devices(
         raise PrepareFailed(subject, answer.error, remedy="preparation is tried again")
     return tuple(
         PreparedDevice(
+            driver=plugin.driver,
             request_names=tuple(device.request_names),
             pool_name=device.pool_name,
             device_name=device.device_name,

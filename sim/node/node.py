@@ -20,10 +20,11 @@ from fracgpu.sim.node.api import Json, KubeApi
 from fracgpu.sim.node.claims import ClaimManager
 from fracgpu.sim.node.clock import now
 from fracgpu.sim.node.container import ContainerProcess
+from fracgpu.sim.node.device_health import DeviceHealthCache
 from fracgpu.sim.node.errors import ContainerStartError
 from fracgpu.sim.node.events import EventRecorder
+from fracgpu.sim.node.plugin_registry import PluginRegistry
 from fracgpu.sim.node.pod_worker import NodeServices, PodWorker
-from fracgpu.sim.node.registration import PluginRegistry
 from fracgpu.sim.node.runner import ContainerRunner
 from fracgpu.sim.node.runtime import ContainerRuntime
 from fracgpu.sim.node.slices import SliceJanitor
@@ -61,10 +62,15 @@ class Node:
         self._options = options
         self._api = KubeApi(options.api_url)
         self._janitor = SliceJanitor(self._api, options.name, grace_s=options.timings.slice_wipe_grace)
+        self._health = DeviceHealthCache(on_change=self._refresh_pods)
         self._registry = PluginRegistry(
-            options.registry_dir, on_registered=self._janitor.keep, on_gone=self._janitor.driver_gone
+            options.registry_dir,
+            on_usable=self._janitor.keep,
+            on_unusable=self._janitor.driver_gone,
+            health=self._health,
+            health_retry_s=options.timings.health_retry,
         )
-        self._claims = ClaimManager(self._api, self._registry, options.state_dir / "dra_manager_state")
+        self._claims = ClaimManager(self._api, self._registry, options.state_dir / "dra_manager_state", self._health)
         self._services = NodeServices(
             api=self._api,
             claims=self._claims,
@@ -110,6 +116,10 @@ class Node:
     def wait_for_driver(self, driver: str, timeout_s: float) -> bool:
         """Wait until a plugin of ``driver`` is registered; tell whether it is."""
         return self._registry.wait_for(driver, timeout_s)
+
+    def plugin_instances(self, driver: str) -> list[str]:
+        """Return the endpoints of the registered instances of ``driver``, oldest registration first."""
+        return self._registry.instances(driver)
 
     def execute(
         self,
@@ -214,6 +224,12 @@ class Node:
         if worker is not None:
             worker.vanish()
 
+    def _refresh_pods(self) -> None:
+        with self._lock:
+            workers = list(self._workers.values())
+        for worker in workers:
+            worker.refresh()
+
     def _reconcile(self) -> None:
         """Forget workers that are done, and release claims of pods that are gone (the kubelet: every 60 s)."""
         while not self._stop.wait(self._options.timings.reconcile):
@@ -226,3 +242,5 @@ class Node:
                     self._claims.release(uid)
                 except FracgpuError as error:
                     _LOG.warning("claims of a pod that is gone cannot be released yet: %s", error)
+            # Health that nobody renewed has become unknown meanwhile.
+            self._refresh_pods()

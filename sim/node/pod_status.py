@@ -20,8 +20,8 @@ def pod_phase(views: Sequence[ContainerView]) -> str:
     return "Pending" if never_ran or not views else "Running"
 
 
-def container_status(container: Json, view: ContainerView) -> Json:
-    """Return the ContainerStatus of one container."""
+def container_status(container: Json, view: ContainerView, resources: Sequence[Json] = ()) -> Json:
+    """Return the ContainerStatus of one container; ``resources`` is the health of its devices."""
     running = "running" in view.state
     image = container.get("image", "")
     return {
@@ -34,11 +34,22 @@ def container_status(container: Json, view: ContainerView) -> Json:
         "started": running,
         "restartCount": view.restart_count,
         **({"containerID": view.container_id} if view.container_id else {}),
+        **({"allocatedResourcesStatus": list(resources)} if resources else {}),
     }
 
 
-def pod_status(pod: Json, views: Mapping[str, ContainerView], *, host_ip: str, start_time: str) -> Json:
-    """Return the whole new status of ``pod``; what others wrote (scheduling, claims) is kept."""
+def pod_status(
+    pod: Json,
+    views: Mapping[str, ContainerView],
+    *,
+    host_ip: str,
+    start_time: str,
+    resources: Mapping[str, Sequence[Json]] | None = None,
+) -> Json:
+    """Return the whole new status of ``pod``; what others wrote (scheduling, claims) is kept.
+
+    ``resources`` is allocatedResourcesStatus by container name.
+    """
     containers = pod["spec"]["containers"]
     ordered = [views.get(container["name"], ContainerView()) for container in containers]
     phase = pod_phase(ordered)
@@ -51,7 +62,10 @@ def pod_status(pod: Json, views: Mapping[str, ContainerView], *, host_ip: str, s
         "ContainersReady": (ready, reason),
     }
     previous = pod.get("status", {})
-    statuses = [container_status(*pair) for pair in zip(containers, ordered, strict=True)]
+    statuses = [
+        container_status(container, view, (resources or {}).get(container["name"], ()))
+        for container, view in zip(containers, ordered, strict=True)
+    ]
     return {
         **previous,
         "phase": phase,

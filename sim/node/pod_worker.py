@@ -68,6 +68,10 @@ class PodWorker:
         """Take note of a newer version of the pod object (deletion, mostly)."""
         self._mark(lambda: setattr(self, "_pod", pod))
 
+    def refresh(self) -> None:
+        """Write the pod's status again if it changed: the health of a device did, maybe."""
+        self._touch()
+
     def vanish(self) -> None:
         """Take note that the pod object is gone from the API: end everything without grace."""
         self._mark(lambda: setattr(self, "_vanished", True))
@@ -219,7 +223,13 @@ class PodWorker:
                 current = self._services.api.get(path)
                 if current["metadata"]["uid"] != metadata["uid"]:
                     return
-                status = pod_status(current, views, host_ip=self._services.host_ip, start_time=self._start_time)
+                status = pod_status(
+                    current,
+                    views,
+                    host_ip=self._services.host_ip,
+                    start_time=self._start_time,
+                    resources=self._services.claims.allocated_resources(current),
+                )
                 if status != current.get("status"):
                     self._services.api.replace(f"{path}/status", {**current, "status": status})
                 return

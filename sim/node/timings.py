@@ -16,6 +16,7 @@ class Timings:
     release_retry: tuple[float, float] = (0.25, 5.0)
     reconcile: float = 60.0
     slice_wipe_grace: float = 30.0
+    health_retry: float = 5.0
 
 
 KUBELET_TIMINGS = Timings(

@@ -58,6 +58,13 @@ def test_the_shims_and_the_abi_header_are_in_it(names: set[str]) -> None:
     assert {f"fracgpu/native/lib/{shim}" for shim in SHIMS} | {"fracgpu/native/abi/fracgpu_abi.h"} <= names
 
 
+def test_the_manifests_are_in_it(names: set[str]) -> None:
+    """The lab applies them, also where there is no checkout."""
+    manifests = {f"fracgpu/deploy/{path.name}" for path in (ROOT / "deploy").glob("*.yaml")}
+    assert "fracgpu/deploy/deviceclasses.yaml" in manifests
+    assert manifests - names == set()
+
+
 def test_the_installed_command_finds_its_parts(wheel: Path, tmp_path: Path) -> None:
     """A fresh environment that borrows only the dependencies: no checkout on the path."""
     venv.create(tmp_path / "venv", symlinks=True)
@@ -69,6 +76,8 @@ def test_the_installed_command_finds_its_parts(wheel: Path, tmp_path: Path) -> N
         f"import sys; sys.path.append({dependencies!r})\n"
         "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]\n"
         "import fracgpu.cli.main\n"
+        "from fracgpu.sim import manifests\n"
+        "assert manifests.load(manifests.shipped())\n"
         "from fracgpu.native.libraries import NativeLibraries\n"
         "print(NativeLibraries.locate().container_cuda)\n"
     )

@@ -103,6 +103,9 @@ def test_all_exercises_pass(
         member = archive.extractfile("fracgpu-lab/result.json")
         assert member is not None
         result = json.load(member)
+        described = archive.extractfile("fracgpu-lab/describe-resourceclaim.txt")
+        assert described is not None
+        description = described.read().decode()
     assert {
         "result.json",
         "pods.json",
@@ -112,6 +115,8 @@ def test_all_exercises_pass(
         "plugin.log",
     } <= names
     assert [name for name in names if name.startswith("cdi/")]
+    for name in SHARING_PODS:
+        assert f"Name:         {name}\nNamespace:    default\n" in description
     assert [one["passed"] for one in result["exercises"]] == [True] * 5
     assert {"fracgpu", "machine", "headline"} <= set(result)
     data = {one["exercise"]: one["data"] for one in result["exercises"]}

@@ -26,6 +26,7 @@ from fracgpu.sim.node.errors import ContainerStartError
 def lab(native_build: NativeLibraries) -> Iterator[Lab]:
     with Lab() as running:
         yield running
+        assert running.access.refused == [], "the plugin lacked a right"
 
 
 def files_below(*directories: Path) -> list[Path]:

@@ -1,0 +1,116 @@
+"""Authentication, authorization and admission of one API server, loaded from the manifests that are shipped.
+
+Without a bearer token everything is allowed: the emulator's own parts, and people who try it, are its administrators.
+With one, a request is what its user may do. What was granted and what was refused is remembered, so that a test can
+say that a role is neither too large nor too small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from fracgpu.sim.api.claim_access import check_status_access
+from fracgpu.sim.api.errors import ApiError, FieldError, forbidden
+from fracgpu.sim.api.identity import Tokens, User
+from fracgpu.sim.api.objects import JsonObject
+from fracgpu.sim.api.policies import AdmissionPolicies, Review
+from fracgpu.sim.api.rbac import Attributes, Permission, RbacRules
+from fracgpu.sim.api.requests import Target, is_true
+from fracgpu.sim.api.resources import RESOURCE_CLAIMS, Resource
+
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+class Access:
+    """Who may do what. `used` and `refused` grow with every request that carries a token."""
+
+    def __init__(self, manifests: Iterable[JsonObject] = ()) -> None:
+        """Read roles, bindings and policies among `manifests`. Raises PolicyNotSupported."""
+        objects = list(manifests)
+        self.tokens = Tokens()
+        self.rules = RbacRules(objects)
+        self.policies = AdmissionPolicies(objects)
+        self.used: set[Permission] = set()
+        self.refused: list[str] = []
+
+    def guard(self, authorization: str | None, target: Target, method: str, query: Mapping[str, str]) -> Guard | None:
+        """Return the guard of one request, None for an administrator. Raises ApiError 401 or 403."""
+        if not authorization:
+            return None
+        user = self.tokens.user_of(authorization)
+        guard = Guard(self, user, _attributes(target, method, query))
+        if not self.allows(user, guard.attributes):
+            raise self.remember(forbidden_request(target, guard.attributes, user))
+        return guard
+
+    def allows(self, user: User, wanted: Attributes) -> bool:
+        """Tell whether a role grants it, and remember which."""
+        granted = self.rules.grant(user, wanted)
+        if granted is not None:
+            self.used.add(granted)
+        return granted is not None
+
+    def admit(self, review: Review) -> None:
+        """Apply the admission policies. Raises ApiError 403."""
+        try:
+            self.policies.admit(review)
+        except ApiError as error:
+            raise self.remember(error) from error
+
+    def remember(self, error: ApiError) -> ApiError:
+        """Note a refusal and return it."""
+        self.refused.append(str(error))
+        return error
+
+
+class Guard:
+    """What the registry asks about one request of one user before it stores anything."""
+
+    def __init__(self, access: Access, user: User, attributes: Attributes) -> None:
+        self._access = access
+        self._user = user
+        self.attributes = attributes
+
+    def findings(
+        self, resource: Resource, obj: JsonObject, old: JsonObject, *, refused_anyway: bool
+    ) -> list[FieldError]:
+        """Return what validation has to say about the user's rights to a change of a status."""
+        if resource is not RESOURCE_CLAIMS:
+            return []
+        errors = check_status_access(
+            obj,
+            old,
+            user=self._user,
+            verb=self.attributes.verb,
+            allowed=lambda wanted: self._access.allows(self._user, wanted),
+        )
+        if not refused_anyway:
+            self._access.refused += [error.message for error in errors]
+        return errors
+
+    def admit(self, operation: str, resource: Resource, obj: JsonObject) -> None:
+        """Apply the admission policies to a write. Raises ApiError 403."""
+        self._access.admit(Review(self._user, operation, resource, obj))
+
+
+def forbidden_request(target: Target, attributes: Attributes, user: User) -> ApiError:
+    """403: the user's roles do not grant the request."""
+    text = attributes.refusal(user)
+    if target.name:
+        return forbidden(target.resource, target.name, text)
+    return ApiError(
+        403, "Forbidden", f"{target.resource.qualified} is forbidden: {text}", {"kind": target.resource.plural}
+    )
+
+
+def _attributes(target: Target, method: str, query: Mapping[str, str]) -> Attributes:
+    verb = _VERBS.get(method) or ("watch" if is_true(query, "watch") else "get" if target.name else "list")
+    if verb == "delete" and not target.name:
+        verb = "deletecollection"
+    return Attributes(
+        verb=verb,
+        group=target.resource.group,
+        resource=target.resource.plural + (f"/{target.subresource}" if target.subresource else ""),
+        namespace=target.namespace,
+        name=target.name,
+    )

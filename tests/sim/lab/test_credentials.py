@@ -1,0 +1,105 @@
+"""The plugin in the lab has the rights of an installation, and the lab notices when they do not suffice."""
+
+from __future__ import annotations
+
+import http.client
+import stat
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from fracgpu.native.libraries import NativeLibraries
+from fracgpu.sim import manifests
+from fracgpu.sim.api.access import Access
+from fracgpu.sim.api.server import ApiServer
+from fracgpu.sim.lab import e5_mechanism
+from fracgpu.sim.lab.credentials import PluginToken, shipped_access
+from fracgpu.sim.lab.errors import LabTimeout, LabUnavailable
+from fracgpu.sim.lab.evidence import Evidence
+from fracgpu.sim.lab.lab import Lab
+from fracgpu.sim.lab.options import LabOptions
+from fracgpu.sim.lab.stage import Stage
+
+
+def status_of(server: ApiServer, token: str, path: str = "/apis/resource.k8s.io/v1/resourceslices") -> int:
+    parts = urlsplit(server.url)
+    assert parts.hostname
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_a_renewed_token_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    access = shipped_access()
+    path = tmp_path / "token"
+    with ApiServer(access=access) as server:
+        token = PluginToken(access, path, node="n1")
+        first = path.read_text()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert status_of(server, first) == 200
+        token.renew()
+        assert (status_of(server, first), status_of(server, path.read_text())) == (401, 200)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_kubeconfig_of_the_plugin_names_the_token_file(tmp_path: Path) -> None:
+    with ApiServer() as server:
+        plugin = server.write_kubeconfig(tmp_path / "plugin", token_file=tmp_path / "token")
+        administrator = server.write_kubeconfig(tmp_path / "administrator")
+    users = [yaml.safe_load(path.read_text())["users"][0]["user"] for path in (plugin, administrator)]
+    assert users == [{"tokenFile": str(tmp_path / "token")}, {}]
+
+
+def test_the_plugin_uses_its_token_and_lacks_nothing(native_build: NativeLibraries) -> None:
+    with Lab() as lab:
+        stage = Stage.prepare(lab)
+        lab.apply(stage.manifest("one", 1024))
+        lab.wait_pod("one")
+        used = {(one.verb, one.resource) for one in lab.access.used}
+        assert {("get", "nodes"), ("create", "resourceslices"), ("get", "resourceclaims")} <= used
+        assert lab.access.refused == []
+        assert "forbidden" not in lab.layout.plugin_log.read_text().lower()
+
+
+@pytest.mark.parametrize(
+    ("resource", "verb"), [("nodes", "get"), ("resourceslices", "create"), ("resourceslices", "list")]
+)
+def test_without_a_right_to_publish_the_lab_does_not_start(
+    native_build: NativeLibraries, monkeypatch: pytest.MonkeyPatch, resource: str, verb: str
+) -> None:
+    access = without(resource, verb)
+    monkeypatch.setattr("fracgpu.sim.lab.lab.shipped_access", lambda: access)
+    with pytest.raises((LabTimeout, LabUnavailable)), Lab(LabOptions(deadline_s=3.0)):
+        pass
+    assert any(f'cannot {verb} resource "{resource}"' in text for text in access.refused)
+
+
+def test_a_right_that_is_missing_later_fails_the_exercise(
+    native_build: NativeLibraries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = without("resourceclaims", "get")
+    monkeypatch.setattr("fracgpu.sim.lab.lab.shipped_access", lambda: access)
+    with Lab(LabOptions(deadline_s=5.0)) as lab:
+        stage = Stage.prepare(lab)
+        lab.apply(stage.manifest("one", 1024))
+        with pytest.raises(LabTimeout, match="FailedPrepareDynamicResources"):
+            lab.wait_pod("one")
+        evidence = Evidence()
+        e5_mechanism.check_rights(stage, evidence)
+    (check,) = evidence.checks
+    assert not check.held
+    assert 'cannot get resource "resourceclaims"' in check.seen
+
+
+def without(resource: str, verb: str) -> Access:
+    """Return the shipped access control with one verb less."""
+    objects = [dict(obj) for obj in manifests.load(manifests.shipped("kubelet-plugin-rbac.yaml"))]
+    (role,) = [obj for obj in objects if obj["kind"] == "ClusterRole"]
+    (rule,) = [rule for rule in role["rules"] if rule["resources"] == [resource]]
+    rule["verbs"].remove(verb)
+    return Access(objects)
