@@ -57,7 +57,15 @@ class Gpu:
 
         Raises ConfigInvalid if `scale` is not a number from 1 to 1000.
         """
-        return floor_mib(int(self.physical_memory_bytes * parse_scale(scale, name="memory scale")))
+        return scaled_memory_bytes(self.memory_total_bytes, scale)
+
+
+def scaled_memory_bytes(total_bytes: int, scale: Decimal | float | int) -> int:
+    """Return what of a GPU with `total_bytes`, as NVML counts, may be handed out: times scale, rounded down to MiB.
+
+    Raises ConfigInvalid if `scale` is not a number from 1 to 1000.
+    """
+    return floor_mib(int(floor_mib(total_bytes) * parse_scale(scale, name="memory scale")))
 
 
 def parse_scale(scale: Decimal | float | int | str, *, name: str) -> Decimal:

@@ -70,6 +70,11 @@ class NvmlInventory:
     ) -> None:
         self._nvml.stop()
 
+    @property
+    def library_loaded(self) -> bool:
+        """Whether this process has the library in its memory now, working or not: it can not have another one then."""
+        return self._nvml.loaded
+
     def list_gpus(self) -> tuple[Gpu, ...]:
         """Return all GPUs by index, those that were seen before and are gone or lost as unhealthy.
 

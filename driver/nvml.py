@@ -48,6 +48,8 @@ class Nvml:
     def __init__(self, module: Any, library: Path | None) -> None:
         self._module = module
         self._library = library
+        self.loaded = False
+        """Whether this process has the library in its memory, working or not."""
 
     def start(self) -> None:
         """Load the library and open the session. Raises InventoryUnavailable with the remedy for the cause."""
@@ -55,7 +57,9 @@ class Nvml:
         try:
             self._module.nvmlInit()
         except self._errors() as error:
+            self.loaded = loaded is not None or _code(error) != LIBRARY_NOT_FOUND
             raise self._unavailable(error) from error
+        self.loaded = True
         if loaded is not None and not self._uses(loaded):
             self._module.nvmlShutdown()
             what = f"this process already uses another libnvidia-ml than {self._library}"

@@ -5,13 +5,13 @@ server checks no sum. The node is the last to see all of it, so it counts once m
 beyond what its administrator set.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fracgpu.driver.codes import ReasonCode
 from fracgpu.driver.gpu import Gpu, scaled_cores
 from fracgpu.driver.quantity import format_mib
-from fracgpu.kubeletplugin.checkpoint import AllocationRecord, Checkpoint
+from fracgpu.kubeletplugin.checkpoint import AllocationRecord, Checkpoint, ClaimEntry, EntryState
 from fracgpu.kubeletplugin.claim import ClaimRef
 from fracgpu.kubeletplugin.errors import ClaimRefused
 from fracgpu.kubeletplugin.options import PluginOptions
@@ -43,23 +43,35 @@ def check_capacity(
     *,
     options: PluginOptions,
     checkpoint: Checkpoint,
+    users: Mapping[str, int],
 ) -> None:
-    """Raise ClaimRefused, with the numbers, unless `records` fit beside all other claims, those in preparation too.
+    """Raise ClaimRefused, with the numbers, unless `records` fit beside all other claims.
 
-    A GPU has its physical memory times the memory scale, 100 cores times the cores scale, and the slots of the options.
+    Claims in preparation count, and so do claims that were taken back but are still in use: `users` has their numbers
+    of processes by claim UID. A GPU has its physical memory times the memory scale, 100 cores times the cores scale,
+    and the slots of the options.
     """
-    others = [
-        record for entry in checkpoint.entries.values() if entry.claim_uid != ref.uid for record in entry.allocations
-    ]
+    entries = [entry for entry in checkpoint.entries.values() if entry.claim_uid != ref.uid]
+    others = [record for entry in entries for record in entry.allocations]
     for gpu in gpus:
         asked = _Total.of(records, gpu.uuid)
         if asked == _Total(0, 0, 0):
             continue
         limit = _Total(gpu.scaled_memory_bytes(options.memory_scale), scaled_cores(options.cores_scale), options.slots)
-        _compare(f"{ref} device {gpu.device_name}", asked, _Total.of(others, gpu.uuid), limit)
+        held = _still_in_use(entries, gpu.uuid, users)
+        _compare(f"{ref} device {gpu.device_name}", asked, _Total.of(others, gpu.uuid), limit, held)
 
 
-def _compare(subject: str, asked: _Total, given: _Total, limit: _Total) -> None:
+def _still_in_use(entries: Iterable[ClaimEntry], gpu_uuid: str, users: Mapping[str, int]) -> str:
+    claims = [
+        f"{entry.namespace}/{entry.name} ({users.get(entry.claim_uid, 0)} processes)"
+        for entry in entries
+        if entry.state is EntryState.RELEASING and gpu_uuid in entry.gpu_uuids
+    ]
+    return ", ".join(claims)
+
+
+def _compare(subject: str, asked: _Total, given: _Total, limit: _Total, held: str) -> None:
     checks = (
         ("memory", ReasonCode.CARD_INSUFFICIENT_MEMORY, asked.memory_bytes, given.memory_bytes, limit.memory_bytes),
         ("cores", ReasonCode.CARD_INSUFFICIENT_CORE, asked.cores, given.cores, limit.cores),
@@ -68,10 +80,17 @@ def _compare(subject: str, asked: _Total, given: _Total, limit: _Total) -> None:
     for name, code, need, used, most in checks:
         if need and used + need > most:
             show = format_mib if name == "memory" else str
-            free = max(0, most - used)
+            numbers = f"{code} (need {show(need)} {name}, free {show(max(0, most - used))} of {show(most)})"
+            if held:
+                raise ClaimRefused(
+                    subject,
+                    f"{numbers}; claims that were taken back are still in use: {held}",
+                    code=code,
+                    remedy="it is tried again; if those processes do not end by themselves, end them",
+                )
             raise ClaimRefused(
                 subject,
-                f"{code} (need {show(need)} {name}, free {show(free)} of {show(most)})",
+                numbers,
                 code=code,
                 remedy="delete the claim so that it is allocated again, and see that only one allocator uses this GPU",
             )

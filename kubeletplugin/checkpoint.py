@@ -3,18 +3,22 @@
 Unprepare works from it alone, because the claim may be gone by then, and Prepare counts from it what a GPU has already
 given away. It is read anew for every call: during a rolling update two plugins change it in turns. A checkpoint that
 can not be read stops the plugin's work instead of starting from nothing, which would hand out every GPU twice.
+
+An update can be taken back, so the plugin before this one has to read what this one writes. It knows two states and
+ignores members that it does not know: what is new is such a member beside a state that is safe without it.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from fracgpu.cdi.writer import Sync
 from fracgpu.kubeletplugin.errors import CheckpointInvalid
 from fracgpu.kubeletplugin.files import Files
 
@@ -25,11 +29,21 @@ _REMEDY: Final = (
 )
 
 
+# Stands in an entry whose state reads "preparing" for a plugin that does not know it: one that counts and may be taken
+# back or prepared again, which is right for it.
+_RELEASING: Final = "releasing"
+
+
 class EntryState(StrEnum):
-    """PREPARING counts against the GPU like PREPARED, but nothing has been handed to the kubelet yet."""
+    """How far a claim is. Each of them counts against the GPU.
+
+    PREPARING: nothing has been handed to the kubelet yet. RELEASING: the kubelet has taken the claim back, but
+    processes still use its files; it has no CDI spec any more.
+    """
 
     PREPARING = "preparing"
     PREPARED = "prepared"
+    RELEASING = "releasing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +78,16 @@ class ClaimEntry:
     state: EntryState
     library_digest: str
     allocations: tuple[AllocationRecord, ...]
+
+    @property
+    def handed_out(self) -> bool:
+        """Whether containers may have the allocations, so that what they are may not change."""
+        return self.state is not EntryState.PREPARING
+
+    @property
+    def gpu_uuids(self) -> tuple[str, ...]:
+        """UUIDs of the claim's GPUs, each once, in the order of its allocations."""
+        return tuple(dict.fromkeys(record.gpu_uuid for record in self.allocations))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +130,14 @@ class CheckpointStore:
             raise self._invalid("is cut short or no JSON") from error
         return self._decode(document)
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Replace the file by `checkpoint`, atomically."""
-        entries: list[Any] = [asdict(checkpoint.entries[uid]) for uid in sorted(checkpoint.entries)]
+    def save(self, checkpoint: Checkpoint, *, sync: Sync = Sync.NAME) -> None:
+        """Replace the file by `checkpoint`, atomically, so that it survives a power cut as `sync` says.
+
+        Sync.NOTHING would be too little: a file in pieces stops the node.
+        """
+        entries = [_encode(checkpoint.entries[uid]) for uid in sorted(checkpoint.entries)]
         document = {"version": _VERSION, "checksum": _checksum(entries), "claims": entries}
-        self._files.write(self.path, json.dumps(document, indent=1).encode() + b"\n", mode=_MODE)
+        self._files.write(self.path, json.dumps(document, indent=1).encode() + b"\n", mode=_MODE, sync=sync)
 
     def _decode(self, document: object) -> Checkpoint:
         if not isinstance(document, dict) or not isinstance(document.get("version"), int):
@@ -128,7 +155,7 @@ class CheckpointStore:
         if document.get("checksum") != _checksum(claims):
             raise self._invalid("does not match its checksum")
         try:
-            entries = [_ENTRY.validate_json(json.dumps(claim), strict=True) for claim in claims]
+            entries = [_decode_entry(claim) for claim in claims]
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise self._invalid(f"field {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
@@ -140,6 +167,21 @@ class CheckpointStore:
 
 # A field that a later version of this plugin adds is ignored by this one: an update can be taken back.
 _ENTRY: Final = TypeAdapter(ClaimEntry)
+
+
+def _encode(entry: ClaimEntry) -> dict[str, Any]:
+    if entry.state is not EntryState.RELEASING:
+        return asdict(entry)
+    return {**asdict(replace(entry, state=EntryState.PREPARING)), _RELEASING: True}
+
+
+def _decode_entry(claim: Any) -> ClaimEntry:
+    """Return the entry in `claim`. Raises ValidationError."""
+    entry = _ENTRY.validate_json(json.dumps(claim), strict=True)
+    # A plugin that does not know the member drops it when it writes the entry, so it never stands beside "prepared".
+    if entry.state is EntryState.PREPARING and claim.get(_RELEASING) is True:
+        return replace(entry, state=EntryState.RELEASING)
+    return entry
 
 
 def _checksum(claims: list[Any]) -> str:

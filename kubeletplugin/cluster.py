@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from fracgpu.proto.resource.v1.generated_pb2 import ResourceClaim
+
 Json = dict[str, Any]
 
 
@@ -30,8 +32,8 @@ class SliceEvent:
 class ClusterApi(Protocol):
     """The API server. Every method raises NotFound, Conflict, Refused or Unavailable (fracgpu.kubeletplugin.errors)."""
 
-    def get_claim(self, namespace: str, name: str) -> Json:
-        """Return a ResourceClaim."""
+    def get_claim(self, namespace: str, name: str, *, timeout_seconds: float | None = None) -> Json:
+        """Return a ResourceClaim, or raise Unavailable when the server is silent for `timeout_seconds`."""
 
     def get_node(self, name: str) -> Json:
         """Return a Node."""
@@ -53,3 +55,22 @@ class ClusterApi(Protocol):
 
     def delete_slice(self, name: str) -> None:
         """Delete a ResourceSlice."""
+
+
+class ClaimStatusApi(Protocol):
+    """What reporting on a claim needs of the API server. Every method raises ClusterError, like those of ClusterApi."""
+
+    def get_claim(self, namespace: str, name: str) -> Json:
+        """Return a ResourceClaim."""
+
+    def patch_claim_status(self, namespace: str, name: str, patch: Json) -> None:
+        """Merge `patch` into a ResourceClaim's status; refused as a Conflict if its resourceVersion is not current."""
+
+    def get_claim_message(self, namespace: str, name: str) -> ResourceClaim:
+        """Return a ResourceClaim as the API server's protobuf, opaque parameters to the byte."""
+
+    def replace_claim_status_message(self, claim: ResourceClaim) -> None:
+        """Replace the status of a ResourceClaim whose metadata.resourceVersion still holds, over protobuf."""
+
+    def create_event(self, namespace: str, body: Json) -> None:
+        """Create an Event of core/v1."""

@@ -28,6 +28,22 @@ class ClaimChanged(FracgpuError):
     """The claim is prepared here with another allocation, which containers may be using."""
 
 
+class ClaimOvertaken(FracgpuError):
+    """The kubelet took the claim back while this Prepare of it was still under way."""
+
+
+class AccountDamaged(FracgpuError):
+    """A container has written over its state file while processes are using it; it can not be made good under them."""
+
+
+class DeadlineExceeded(FracgpuError):
+    """A call took longer than the kubelet waits for it. Nothing on the node was changed for it after that."""
+
+
+class NodeLockTimeout(FracgpuError):
+    """Something else holds the node lock for too long."""
+
+
 class CheckpointInvalid(FracgpuError):
     """The checkpoint can not be read. It is left as it is, and nothing is prepared or taken back until it is."""
 
@@ -54,6 +70,14 @@ class Conflict(ClusterError):
 
 class Refused(ClusterError):
     """The API server does not accept the request: rights, validation, admission."""
+
+
+class Forbidden(Refused):
+    """The plugin's identity has no right to the request."""
+
+
+class Immutable(Refused):
+    """The API server sees a change of a field that may not change; re-encoding opaque parameters looks like one."""
 
 
 class Unavailable(ClusterError):

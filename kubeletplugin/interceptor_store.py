@@ -8,6 +8,7 @@ claim was prepared with.
 from pathlib import Path
 from typing import Final
 
+from fracgpu.cdi.writer import Sync, temporary_path
 from fracgpu.kubeletplugin.errors import InterceptorDamaged
 from fracgpu.kubeletplugin.files import Files
 from fracgpu.native.libraries import library_digest
@@ -44,13 +45,24 @@ class InterceptorStore:
         self._verify(final, libraries, digest)
         return digest
 
+    def remove(self, digest: str) -> bool:
+        """Remove the interceptor with `digest` and return whether it was there; nothing may name it any more."""
+        return self._files.withdraw_directory(self.path(digest))
+
+    def remove_temporaries(self) -> int:
+        """Remove what killed plugins left of installing or removing, and return how many directories that were."""
+        if not self._directory.is_dir():
+            return 0
+        left = [path for path in self._directory.iterdir() if path.name.startswith(".")]
+        return sum(self._files.remove_directory(path) for path in left)
+
     def _fill(self, final: Path, libraries: tuple[Path, ...]) -> None:
-        temporary = final.with_name(f".{final.name}.tmp")
+        temporary = temporary_path(final)
         self._files.remove_directory(temporary)
         self._files.make_directory(temporary)
         try:
             for library in libraries:
-                self._files.write(temporary / library.name, library.read_bytes(), mode=_MODE)
+                self._files.write(temporary / library.name, library.read_bytes(), mode=_MODE, sync=Sync.NAME)
             self._files.publish_directory(temporary, final)
         except BaseException:
             self._files.remove_directory(temporary)

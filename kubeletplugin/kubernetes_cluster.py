@@ -1,70 +1,59 @@
-"""ClusterApi over the official client's connection, with bytes of our own.
+"""ClusterApi and ClaimStatusApi over the official client's connection: which request each of their methods is.
 
-Of the client we use what is tedious and proven: finding the server and the credentials, renewing tokens, TLS. Requests
-and answers go past its models and its JSON encoder: models drop what they do not know, and the encoder's spacing makes
-objects that the API server later refuses to update (fields that are compared byte by byte).
+Objects stay the API server's own JSON, or its own protobuf bytes where JSON would lose some (see claim_writer.py).
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final
-from urllib.parse import quote, urlencode
+from typing import Final
+from urllib.parse import quote
 
 import urllib3
-from kubernetes import client, config
+from google.protobuf.message import DecodeError
 
 from fracgpu.driver.names import DRIVER_NAME
 from fracgpu.kubeletplugin.cluster import Json, SliceEvent, SliceList
-from fracgpu.kubeletplugin.errors import ClusterError, Conflict, NotFound, Refused, Unavailable
+from fracgpu.kubeletplugin.kubernetes_transport import (
+    MERGE_PATCH,
+    PROTOBUF,
+    READ_SECONDS,
+    KubernetesTransport,
+    decode,
+    unavailable,
+)
+from fracgpu.proto.resource.v1.generated_pb2 import ResourceClaim, TypeMeta, Unknown
 
-_RESOURCE_API: Final = "/apis/resource.k8s.io/v1"
+_RESOURCE_VERSION: Final = "resource.k8s.io/v1"
+_RESOURCE_API: Final = f"/apis/{_RESOURCE_VERSION}"
 _SLICES: Final = f"{_RESOURCE_API}/resourceslices"
-# The kubelet gives a whole Prepare 45 s; one answer of a healthy API server takes milliseconds.
-_CONNECT_SECONDS: Final = 5.0
-_READ_SECONDS: Final = 15.0
 # How long one watch runs before everything is looked at afresh, and how long we wait beyond that for its end.
 _WATCH_SECONDS: Final = 240
 _WATCH_GRACE_SECONDS: Final = 30.0
-_MAX_ERROR_TEXT: Final = 300
-_NO_QUERY: Final[Mapping[str, str]] = MappingProxyType({})
-_GONE: Final = 410
+# Before every protobuf body (k8s.io/apimachinery/pkg/runtime/serializer/protobuf).
+_PROTOBUF_MAGIC: Final = b"k8s\0"
 
 
 class KubernetesCluster:
-    """The API server that a kubeconfig file, or the pod's service account, points to."""
+    """The API server that a kubeconfig file, or the pod's service account, points to.
+
+    Raises Unavailable when the connection's settings are missing or wrong.
+    """
 
     def __init__(self, kubeconfig: Path | None) -> None:
-        """Read the connection settings; nothing is sent yet. Raises Unavailable when they are missing or wrong."""
-        configuration: Any = client.Configuration()
-        try:
-            if kubeconfig is None:
-                config.load_incluster_config(client_configuration=configuration)
-            else:
-                config.load_kube_config(
-                    config_file=str(kubeconfig), client_configuration=configuration, persist_config=False
-                )
-        except Exception as error:
-            # The loader lets the YAML parser's errors through, and those of its own indexing into what it parsed.
-            place = f"kubeconfig {kubeconfig}" if kubeconfig else "service account of this pod"
-            raise Unavailable(
-                place, " ".join(str(error).split()), remedy="give --kubeconfig, or run in a pod with a token"
-            ) from error
-        self._client: Any = client.ApiClient(configuration)
-        self._host: str = configuration.host.rstrip("/")
+        self._transport = KubernetesTransport(kubeconfig)
 
-    def get_claim(self, namespace: str, name: str) -> Json:
-        """Return a ResourceClaim."""
-        return self._request("GET", f"{_RESOURCE_API}/namespaces/{quote(namespace)}/resourceclaims/{quote(name)}")
+    def get_claim(self, namespace: str, name: str, *, timeout_seconds: float | None = None) -> Json:
+        """Return a ResourceClaim; the server may be silent for `timeout_seconds`, or the usual time if that is less."""
+        seconds = READ_SECONDS if timeout_seconds is None else min(READ_SECONDS, timeout_seconds)
+        return self._transport.json("GET", _claim_path(namespace, name), read_seconds=seconds)
 
     def get_node(self, name: str) -> Json:
         """Return a Node."""
-        return self._request("GET", f"/api/v1/nodes/{quote(name)}")
+        return self._transport.json("GET", f"/api/v1/nodes/{quote(name)}")
 
     def list_slices(self, node_name: str) -> SliceList:
         """Return our ResourceSlices of one node."""
-        answer = self._request("GET", _SLICES, query=_ours(node_name))
+        answer = self._transport.json("GET", _SLICES, query=_ours(node_name))
         version = answer.get("metadata", {}).get("resourceVersion", "")
         return SliceList(tuple(answer.get("items") or ()), version)
 
@@ -76,78 +65,58 @@ class KubernetesCluster:
             "resourceVersion": resource_version,
             "timeoutSeconds": str(_WATCH_SECONDS),
         }
-        response = self._send("GET", _SLICES, query=query, read_seconds=_WATCH_SECONDS + _WATCH_GRACE_SECONDS)
+        response = self._transport.send("GET", _SLICES, query=query, read_seconds=_WATCH_SECONDS + _WATCH_GRACE_SECONDS)
         try:
             for line in _lines(response):
-                event = _decode("watch", line)
+                event = decode("watch", line)
                 if event.get("type") == "ERROR":
                     # Mostly 410 Gone; whatever it is, the answer is to list again.
                     return
                 yield SliceEvent(str(event.get("type")), event.get("object") or {})
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _unavailable(_SLICES, str(error)) from error
+            raise unavailable(_SLICES, str(error)) from error
         finally:
             response.close()
 
     def create_slice(self, body: Json, *, dry_run: bool = False) -> Json:
         """Create a ResourceSlice and return it as stored; with `dry_run`, as it would be."""
-        return self._request("POST", _SLICES, body=body, query=_dry_run(dry_run))
+        return self._transport.json("POST", _SLICES, body=body, query=_dry_run(dry_run))
 
     def replace_slice(self, body: Json, *, dry_run: bool = False) -> Json:
         """Replace a ResourceSlice whose metadata.resourceVersion still holds, and return it as stored."""
-        return self._request("PUT", f"{_SLICES}/{quote(body['metadata']['name'])}", body=body, query=_dry_run(dry_run))
+        path = f"{_SLICES}/{quote(body['metadata']['name'])}"
+        return self._transport.json("PUT", path, body=body, query=_dry_run(dry_run))
 
     def delete_slice(self, name: str) -> None:
         """Delete a ResourceSlice."""
-        self._request("DELETE", f"{_SLICES}/{quote(name)}")
+        self._transport.json("DELETE", f"{_SLICES}/{quote(name)}")
+
+    def patch_claim_status(self, namespace: str, name: str, patch: Json) -> None:
+        """Merge `patch` into a ResourceClaim's status."""
+        path = f"{_claim_path(namespace, name)}/status"
+        self._transport.json("PATCH", path, body=patch, content_type=MERGE_PATCH)
+
+    def get_claim_message(self, namespace: str, name: str) -> ResourceClaim:
+        """Return a ResourceClaim as the API server's protobuf, opaque parameters to the byte."""
+        path = _claim_path(namespace, name)
+        return _unwrap(path, self._transport.exchange("GET", path, accept=PROTOBUF))
+
+    def replace_claim_status_message(self, claim: ResourceClaim) -> None:
+        """Replace the status of a ResourceClaim whose metadata.resourceVersion still holds, over protobuf."""
+        path = f"{_claim_path(claim.metadata.namespace, claim.metadata.name)}/status"
+        self._transport.exchange("PUT", path, _wrap(claim), content_type=PROTOBUF, accept=PROTOBUF)
+
+    def create_event(self, namespace: str, body: Json) -> None:
+        """Create an Event of core/v1."""
+        self._transport.json("POST", f"/api/v1/namespaces/{quote(namespace)}/events", body=body)
 
     def close(self) -> None:
         """Drop all connections."""
-        self._client.rest_client.pool_manager.clear()
+        self._transport.close()
 
-    def _request(
-        self, method: str, path: str, *, body: Json | None = None, query: Mapping[str, str] = _NO_QUERY
-    ) -> Json:
-        response = self._send(method, path, body=body, query=query, read_seconds=_READ_SECONDS)
-        try:
-            return _decode(path, response.read())
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _unavailable(path, str(error)) from error
-        finally:
-            response.release_conn()
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        read_seconds: float,
-        body: Json | None = None,
-        query: Mapping[str, str] = _NO_QUERY,
-    ) -> urllib3.BaseHTTPResponse:
-        headers: dict[str, Any] = {"Accept": "application/json", "User-Agent": "fracgpu-kubeletplugin"}
-        content = None
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-            content = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-        url = f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
-        try:
-            # Reads a projected token again from time to time, and fails while that is being replaced or gone.
-            self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
-            response: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
-                method,
-                url,
-                body=content,
-                headers=headers,
-                preload_content=False,
-                retries=False,
-                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds),
-            )
-        except (urllib3.exceptions.HTTPError, OSError, config.ConfigException) as error:
-            raise _unavailable(path, str(error)) from error
-        if not 200 <= response.status < 300:
-            raise _failure(f"{method} {path}", response)
-        return response
+def _claim_path(namespace: str, name: str) -> str:
+    return f"{_RESOURCE_API}/namespaces/{quote(namespace)}/resourceclaims/{quote(name)}"
 
 
 def _ours(node_name: str) -> dict[str, str]:
@@ -166,40 +135,17 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         yield from (line for line in complete if line)
 
 
-def _decode(path: str, content: bytes) -> Json:
+def _wrap(claim: ResourceClaim) -> bytes:
+    envelope = Unknown(
+        typeMeta=TypeMeta(apiVersion=_RESOURCE_VERSION, kind="ResourceClaim"), raw=claim.SerializeToString()
+    )
+    return _PROTOBUF_MAGIC + envelope.SerializeToString()
+
+
+def _unwrap(path: str, content: bytes) -> ResourceClaim:
+    if not content.startswith(_PROTOBUF_MAGIC):
+        raise unavailable(path, "the answer is no protobuf")
     try:
-        document = json.loads(content)
-    except ValueError as error:
-        raise _unavailable(path, "the answer is no JSON") from error
-    if not isinstance(document, dict):
-        raise _unavailable(path, "the answer is no JSON object")
-    return document
-
-
-def _failure(subject: str, response: urllib3.BaseHTTPResponse) -> ClusterError:
-    try:
-        content = response.read()
-    except (urllib3.exceptions.HTTPError, OSError):
-        content = b""
-    finally:
-        response.release_conn()
-    status = response.status
-    what = f"status {status}: {_message(content)}"
-    if status == 404:
-        return NotFound(subject, what, remedy="create the object, or check its name")
-    if status in (409, _GONE):
-        return Conflict(subject, what, remedy="read it again and retry")
-    if status == 429 or status >= 500:
-        return Unavailable(subject, what, remedy="it is tried again; look at the API server if it lasts")
-    return Refused(subject, what, remedy="check the plugin's RBAC rules and the cluster's admission policies")
-
-
-def _message(content: bytes) -> str:
-    try:
-        return str(json.loads(content)["message"])[:_MAX_ERROR_TEXT]
-    except (ValueError, KeyError, TypeError):
-        return content[:_MAX_ERROR_TEXT].decode(errors="replace")
-
-
-def _unavailable(path: str, what: str) -> Unavailable:
-    return Unavailable(f"API server {path}", what, remedy="it is tried again; check the connection if it lasts")
+        return ResourceClaim.FromString(Unknown.FromString(content[len(_PROTOBUF_MAGIC) :]).raw)
+    except DecodeError as error:
+        raise unavailable(path, f"the answer is no ResourceClaim: {error}") from error

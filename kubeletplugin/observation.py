@@ -33,7 +33,8 @@ class Finding:
 class AllocationObservation:
     """One allocation. Amounts are bytes, None where the state file can not be read.
 
-    `processes` counts those of its containers that the driver lists on the GPU.
+    `processes` counts those of its containers that the driver lists on the GPU; `driver_bytes` is what the driver
+    counts for them, contexts included, None where it does not say or can not tell this allocation from another.
     """
 
     claim: ClaimRef
@@ -48,16 +49,22 @@ class AllocationObservation:
     refusals: int | None
     processes: int
     observed_at: datetime
+    driver_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuObservation:
-    """One GPU: whether it answers, its memory, and how many processes on it belong to no allocation of ours."""
+    """One GPU: whether it answers, its memory, and how many processes on it belong to no allocation of ours.
+
+    `hidden_processes` are those that the plugin can not see, because it runs in a PID namespace of its own or they are
+    just ending: nobody knows whose they are.
+    """
 
     gpu_uuid: str
     healthy: bool
     memory: GpuMemory
     foreign_processes: int
+    hidden_processes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ for the old one. Prepare trusts nobody: whoever allocated, the API server does n
 amounts fit, so all of it is checked here against this node.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,18 +13,16 @@ from fracgpu.cdi.discovery import DriverFiles, gpu_device_nodes
 from fracgpu.cdi.errors import DriverFilesMissing
 from fracgpu.cdi.spec import CdiSpec
 from fracgpu.cdi.writer import spec_file_name
-from fracgpu.driver.amounts import granted_amounts
 from fracgpu.driver.codes import ReasonCode
-from fracgpu.driver.config import FractionConfig
-from fracgpu.driver.errors import ConfigInvalid, GrantInvalid, NameInvalid
 from fracgpu.driver.gpu import Gpu
-from fracgpu.driver.names import CDI_CLASS, CDI_VENDOR, allocation_id, base_request, cdi_device_id
+from fracgpu.driver.names import CDI_CLASS, CDI_VENDOR, cdi_device_id
 from fracgpu.kubeletplugin.capacity import check_capacity
 from fracgpu.kubeletplugin.checkpoint import AllocationRecord, Checkpoint, ClaimEntry, EntryState
-from fracgpu.kubeletplugin.claim import ClaimAllocation, ClaimResult
+from fracgpu.kubeletplugin.claim import ClaimAllocation
 from fracgpu.kubeletplugin.edits import allocation_edits, claim_spec, driver_edits, library_directories
-from fracgpu.kubeletplugin.errors import ClaimChanged, ClaimInvalid, ClaimRefused, InterceptorDamaged
+from fracgpu.kubeletplugin.errors import ClaimChanged, ClaimRefused, InterceptorDamaged
 from fracgpu.kubeletplugin.options import PluginOptions
+from fracgpu.kubeletplugin.share import Share, resolve_share
 from fracgpu.native.config_page import ConfigPage
 
 
@@ -32,7 +31,8 @@ class NodeFacts:
     """The node at one moment, read under the node lock where it can change under us.
 
     `device_nodes` are those present (see fracgpu.cdi.discovery), `machine` is uname's, `library_digest` the
-    interceptor of this plugin and `stored_digests` all that are on the node.
+    interceptor of this plugin and `stored_digests` all that are on the node. `users` are the numbers of processes that
+    still use claims which were taken back or never handed out, by claim UID.
     """
 
     options: PluginOptions
@@ -43,6 +43,7 @@ class NodeFacts:
     library_digest: str
     stored_digests: frozenset[str]
     checkpoint: Checkpoint
+    users: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +82,6 @@ class NodePlan:
     devices: tuple[PreparedDevice, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Share:
-    """One allocation of the claim, resolved: its record, its GPU, and the configuration of its class."""
-
-    record: AllocationRecord
-    gpu: Gpu
-    class_config: FractionConfig
-
-
 def spec_path(options: PluginOptions, claim_uid: str) -> Path:
     """Return where the CDI spec of a claim is."""
     return options.cdi_dir / spec_file_name(vendor=CDI_VENDOR, device_class=CDI_CLASS, claim_uid=claim_uid)
@@ -105,20 +97,21 @@ def plan_prepare(claim: ClaimAllocation, node: NodeFacts) -> NodePlan:
 
     Raises ClaimRefused, ClaimInvalid, ClaimChanged, AmountsError, DriverFilesMissing or InterceptorDamaged.
     """
-    shares = tuple(_share(claim, index, result, node) for index, result in enumerate(claim.results))
+    previous = node.checkpoint.entries.get(claim.ref.uid)
+    shares = tuple(
+        resolve_share(claim, index, result, options=node.options, gpus=node.gpus, previous=previous)
+        for index, result in enumerate(claim.results)
+    )
     records = tuple(share.record for share in shares)
     _require_distinct(claim, records)
-    previous = node.checkpoint.entries.get(claim.ref.uid)
     same = previous is not None and previous.allocations == records
-    if previous is not None and previous.state is EntryState.PREPARED and not same:
-        raise ClaimChanged(
-            str(claim.ref),
-            "is prepared on this node with another allocation",
-            remedy="delete the pods that use it; it is prepared anew when the last of them is gone",
+    if previous is not None and not same:
+        _require_unused(claim, previous, node.users.get(claim.ref.uid, 0))
+    if previous is None or not (same and previous.handed_out):
+        # What is handed out stays valid when an administrator lowers a scale: overcommitted, but in use.
+        check_capacity(
+            claim.ref, records, node.gpus, options=node.options, checkpoint=node.checkpoint, users=node.users
         )
-    if previous is None or previous.state is not EntryState.PREPARED:
-        # What is prepared stays valid when an administrator lowers a scale: overcommitted, but handed out.
-        check_capacity(claim.ref, records, node.gpus, options=node.options, checkpoint=node.checkpoint)
     digest = _pinned_digest(previous if same else None, node)
     entry = ClaimEntry(
         claim_uid=claim.ref.uid,
@@ -139,70 +132,20 @@ def plan_prepare(claim: ClaimAllocation, node: NodeFacts) -> NodePlan:
     )
 
 
-def _share(claim: ClaimAllocation, index: int, result: ClaimResult, node: NodeFacts) -> _Share:
-    subject = f"{claim.ref} request {result.request} device {result.device}"
-    gpu = _find_gpu(subject, result, node)
-    try:
-        class_config = claim.merged_config(result.request, "FromClass")
-        claim_config = claim.merged_config(result.request, "FromClaim")
-        grant = claim.grant_for(result)
-        identifier = allocation_id(claim.ref.uid, result.request, result.device, result.share_id, result.ordinal)
-    except (ConfigInvalid, GrantInvalid, NameInvalid) as error:
-        # These know the field but not whose it is, and a pod event has to say both.
-        raise ClaimInvalid(subject, f"{error.subject} {error.what}", remedy=error.remedy) from error
-    amounts = granted_amounts(
-        subject=subject,
-        allocator=node.options.allocator,
-        physical_memory_bytes=gpu.physical_memory_bytes,
-        consumed=result.consumed,
-        grant=grant,
-        claim_config=claim_config,
-        class_config=class_config,
-        admin_access=result.admin_access,
-    )
-    record = AllocationRecord(
-        allocation_id=identifier,
-        index=index,
-        request=base_request(result.request),
-        pool=result.pool,
-        device=result.device,
-        gpu_uuid=gpu.uuid,
-        share_id=result.share_id,
-        memory_bytes=amounts.memory_bytes,
-        cores=amounts.cores,
-        slots=amounts.slots,
-        limited=amounts.limited,
-        admin=result.admin_access,
-    )
-    return _Share(record=record, gpu=gpu, class_config=class_config)
-
-
-def _find_gpu(subject: str, result: ClaimResult, node: NodeFacts) -> Gpu:
-    node_name = node.options.node_name
-    if result.pool != node_name:
-        raise ClaimRefused(
-            subject,
-            f"is allocated in pool {result.pool}, this is node {node_name}",
-            code=ReasonCode.NODE_MISMATCH,
-            remedy="delete the pod; a pod that sets nodeName must take a claim allocated there",
+def _require_unused(claim: ClaimAllocation, previous: ClaimEntry, users: int) -> None:
+    """Raise ClaimChanged if containers may have `previous`, which is not what the claim is allocated now."""
+    if previous.state is EntryState.PREPARED:
+        raise ClaimChanged(
+            str(claim.ref),
+            "is prepared on this node with another allocation",
+            remedy="delete the pods that use it; it is prepared anew when the last of them is gone",
         )
-    gpu = next((gpu for gpu in node.gpus if gpu.device_name == result.device), None)
-    if gpu is None:
-        known = ", ".join(gpu.device_name for gpu in node.gpus) or "none"
-        raise ClaimRefused(
-            subject,
-            f"is not on node {node_name}, which has: {known}",
-            code=ReasonCode.DEVICE_NOT_FOUND,
-            remedy="delete the claim so that it is allocated again; if a GPU is missing, read the kernel log for Xid",
+    if users:
+        raise ClaimChanged(
+            str(claim.ref),
+            f"was allocated anew while {users} processes still use its former allocation",
+            remedy="it is tried again; if those processes do not end by themselves, end them",
         )
-    if not gpu.healthy:
-        raise ClaimRefused(
-            subject,
-            f"GPU {gpu.uuid} does not answer",
-            code=ReasonCode.CARD_NOT_HEALTH,
-            remedy="look for Xid in the kernel log of the node and reset the GPU",
-        )
-    return gpu
 
 
 def _require_distinct(claim: ClaimAllocation, records: tuple[AllocationRecord, ...]) -> None:
@@ -233,7 +176,7 @@ def _pinned_digest(previous: ClaimEntry | None, node: NodeFacts) -> str:
     return node.library_digest
 
 
-def _allocation_files(share: _Share, options: PluginOptions) -> AllocationFiles:
+def _allocation_files(share: Share, options: PluginOptions) -> AllocationFiles:
     record = share.record
     capped = record.limited and share.class_config.cores_policy != "None"
     return AllocationFiles(
@@ -248,7 +191,7 @@ def _allocation_files(share: _Share, options: PluginOptions) -> AllocationFiles:
     )
 
 
-def _spec(shares: tuple[_Share, ...], digest: str, node: NodeFacts) -> CdiSpec:
+def _spec(shares: tuple[Share, ...], digest: str, node: NodeFacts) -> CdiSpec:
     options = node.options
     common = driver_edits(
         node.driver,

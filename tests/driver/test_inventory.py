@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -318,3 +319,27 @@ class TestLoading:
         (text,) = inventories(str(tmp_path / "libnvidia-ml.so.1"))
         assert text.startswith(f"library {tmp_path}/libnvidia-ml.so.1: cannot be loaded")
         assert text.endswith("install the NVIDIA driver there, or point the driver root elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("code", "loaded"),
+    [(None, True), (DRIVER_NOT_LOADED, True), (LIBRARY_NOT_FOUND, False)],
+    ids=["works", "no-module", "no-library"],
+)
+def test_it_is_known_whether_the_process_has_a_library(code: int | None, loaded: bool) -> None:
+    nvml = FakeNvml()
+    if code is not None:
+        nvml.fail[("nvmlInit", None)] = code
+    inventory = NvmlInventory(nvml=nvml)
+    assert not inventory.library_loaded
+    with suppress(InventoryUnavailable):
+        inventory.__enter__()
+    assert inventory.library_loaded is loaded
+
+
+def test_a_file_that_is_no_library_is_not_loaded(tmp_path: Path) -> None:
+    (tmp_path / "libnvidia-ml.so.1").write_text("half of a download")
+    inventory = NvmlInventory(tmp_path / "libnvidia-ml.so.1", nvml=FakeNvml())
+    with pytest.raises(InventoryUnavailable, match="cannot be loaded"):
+        inventory.__enter__()
+    assert not inventory.library_loaded

@@ -3,10 +3,14 @@
 # ruff: noqa: ARG002 (the stand-ins have the signatures of what they stand for)
 
 import copy
+import fcntl
+import os
 import queue
+import struct
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +20,12 @@ import pytest
 from fracgpu.driver.gpu import Gpu
 from fracgpu.driver.inventory import GpuMemory, GpuProcess
 from fracgpu.driver.names import API_VERSION, CONFIG_KIND, DRIVER_NAME, ClaimUid, GpuUuid
+from fracgpu.kubeletplugin.checkpoint import CheckpointStore, ClaimEntry
 from fracgpu.kubeletplugin.claim import ClaimRef
 from fracgpu.kubeletplugin.cluster import SliceEvent, SliceList
 from fracgpu.kubeletplugin.errors import Conflict, NotFound
 from fracgpu.kubeletplugin.files import Files
+from fracgpu.kubeletplugin.janitor import GRACE_SECONDS, Janitor
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.kubeletplugin.preparer import ClaimPreparer
 
@@ -76,7 +82,7 @@ class FakeCluster:
         self.watchers: list[queue.Queue[SliceEvent | None]] = []
         self.watching = threading.Event()
 
-    def get_claim(self, namespace: str, name: str) -> dict[str, Any]:
+    def get_claim(self, namespace: str, name: str, *, timeout_seconds: float | None = None) -> dict[str, Any]:
         self._fail()
         if (namespace, name) not in self.claims:
             raise NotFound(f"claim {namespace}/{name}", "not found", remedy="create it")
@@ -151,6 +157,28 @@ def drop(value: Any, names: set[str]) -> Any:
     return value
 
 
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class Holder:
+    """A process that uses a state file, as far as the host can tell: the lock of a slot, through an open file."""
+
+    def __init__(self, path: Path, offset: int = 4096) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        lock = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
+        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, lock)
+
+    def end(self) -> None:
+        os.close(self._descriptor)
+
+
 class World:
     """One node: its options, GPUs, driver root, and the claims in its cluster."""
 
@@ -182,6 +210,7 @@ class World:
         )
         self.inventory = FakeInventory(make_gpu(0), make_gpu(1))
         self.cluster = FakeCluster()
+        self.clock = Clock()
 
     def gpu(self, number: int, **changes: Any) -> Gpu:
         return make_gpu(number, **changes)
@@ -198,6 +227,24 @@ class World:
             machine="x86_64",
             files=files,
         )
+
+    def janitor(self, preparer: ClaimPreparer | None = None, **changes: Any) -> Janitor:
+        """A janitor to which every process of this machine has no mounts, unless `proc` says otherwise."""
+        proc = self.root / "proc"
+        proc.mkdir(exist_ok=True)
+        digest = (preparer or self.preparer()).library_digest
+        settings: dict[str, Any] = {"proc": proc, "clock": self.clock} | changes
+        return Janitor(options=self.options, cluster=self.cluster, library_digest=digest, **settings)
+
+    def wait_and_sweep(self, janitor: Janitor) -> int:
+        """Two sweeps, the grace time apart."""
+        first = janitor.sweep()
+        self.clock.seconds += GRACE_SECONDS
+        return first + janitor.sweep()
+
+    def entries(self) -> dict[str, ClaimEntry]:
+        """What the checkpoint on the disk says."""
+        return dict(CheckpointStore(self.options.state_dir / "checkpoint.json", Files()).load().entries)
 
     def claim(self, name: str = "c1", *shares: dict[str, Any], **changes: Any) -> ClaimRef:
         """Put an allocated claim into the cluster and return its reference; by default one share of 8Gi."""
@@ -296,6 +343,21 @@ def make_world(tmp_path: Path) -> Callable[[], World]:
         return World(root)
 
     return make
+
+
+@pytest.fixture
+def hold() -> Iterator[Callable[..., Holder]]:
+    """Returns a function that lets a process use a state file until its `end()`, or the end of the test."""
+    holders: list[Holder] = []
+
+    def take(path: Path, offset: int = 4096) -> Holder:
+        holders.append(Holder(path, offset))
+        return holders[-1]
+
+    yield take
+    for holder in holders:
+        with suppress(OSError):
+            holder.end()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from fracgpu.kubeletplugin import checkpoint as module
 from fracgpu.kubeletplugin.checkpoint import AllocationRecord, Checkpoint, CheckpointStore, ClaimEntry, EntryState
 from fracgpu.kubeletplugin.errors import CheckpointInvalid
 from fracgpu.kubeletplugin.files import Files
+from tests.kubeletplugin import checkpoint_v1
 
 RECORD = AllocationRecord(
     allocation_id="u1-gpu-gpu-11111111-0",
@@ -95,7 +97,7 @@ DAMAGE = [
     (
         "wrong-state",
         lambda path: alter(path, lambda d: d["claims"][0].update(state="lost"), valid_checksum=True),
-        "field state: Input should be 'preparing' or 'prepared'",
+        "field state: Input should be 'preparing', 'prepared' or 'releasing'",
     ),
     ("directory", lambda path: (path.unlink(), path.mkdir()), "can not be read: Is a directory"),
 ]
@@ -117,3 +119,56 @@ def test_a_newer_format_says_who_can_read_it(store: CheckpointStore) -> None:
     alter(store.path, lambda document: document.update(version=2))
     with pytest.raises(CheckpointInvalid, match="has version 2, this plugin reads up to 1; run the newer fracgpu"):
         store.load()
+
+
+RELEASING = Checkpoint().with_entry(entry()).with_entry(entry("u2", EntryState.RELEASING))
+
+
+def test_a_claim_being_released_is_loaded_as_saved(store: CheckpointStore) -> None:
+    store.save(RELEASING)
+    assert store.load() == RELEASING
+
+
+def test_the_former_version_reads_what_this_one_writes(store: CheckpointStore) -> None:
+    """After an update is taken back: a claim being released counts, and may be taken back or prepared again."""
+    store.save(RELEASING)
+    former = checkpoint_v1.read(store.path)
+    assert {uid: one.state for uid, one in former.items()} == {"u1": "prepared", "u2": "preparing"}
+    assert [asdict(one) for one in former["u2"].allocations] == [asdict(RECORD)]
+
+
+def test_this_version_reads_what_the_former_one_made_of_it(store: CheckpointStore) -> None:
+    store.save(RELEASING)
+    checkpoint_v1.write(store.path, checkpoint_v1.read(store.path))
+    assert store.load() == Checkpoint().with_entry(entry()).with_entry(entry("u2", EntryState.PREPARING))
+
+
+def test_this_version_reads_a_file_that_the_former_one_wrote(store: CheckpointStore) -> None:
+    store.path.write_bytes((Path(__file__).parent / "checkpoint_v1.json").read_bytes())
+    read = store.load().entries
+    assert {uid: one.state for uid, one in read.items()} == {"u1": EntryState.PREPARED, "u2": EntryState.PREPARING}
+    assert read["u1"].allocations == (RECORD,)
+    assert (read["u2"].allocations[0].share_id, read["u2"].allocations[0].admin) == (
+        "3f3b2c1a-0000-4000-8000-000000000001",
+        True,
+    )
+    # And writes it again to the byte, as long as nothing is new.
+    store.save(store.load())
+    assert store.path.read_bytes() == (Path(__file__).parent / "checkpoint_v1.json").read_bytes()
+
+
+@pytest.mark.parametrize("value", [False, None, "true", 1])
+def test_only_a_plain_true_says_that_a_claim_is_being_released(store: CheckpointStore, value: Any) -> None:
+    store.save(Checkpoint().with_entry(entry("u1", EntryState.PREPARING)))
+    alter(store.path, lambda document: document["claims"][0].update(releasing=value), valid_checksum=True)
+    assert store.load().entries["u1"].state is EntryState.PREPARING
+
+
+def test_a_wrong_entry_costs_no_other_one(store: CheckpointStore) -> None:
+    """The whole file is refused and stays: nothing is written over what can not be understood."""
+    store.save(RELEASING)
+    alter(store.path, lambda document: document["claims"][1].update(allocations="none"), valid_checksum=True)
+    before = store.path.read_bytes()
+    with pytest.raises(CheckpointInvalid, match="field allocations"):
+        store.load()
+    assert store.path.read_bytes() == before

@@ -13,8 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from kubernetes.config import ConfigException
 
-from fracgpu.kubeletplugin.errors import Conflict, NotFound, Refused, Unavailable
+from fracgpu.kubeletplugin.errors import Conflict, Forbidden, Immutable, NotFound, Refused, Unavailable
 from fracgpu.kubeletplugin.kubernetes_cluster import KubernetesCluster
+from fracgpu.proto.resource.v1.generated_pb2 import ResourceClaim, TypeMeta, Unknown
 
 
 @dataclass
@@ -61,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
         self.wfile.write(b"0\r\n\r\n")
 
-    do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
 
     def log_message(self, *_: Any) -> None:
         return
@@ -137,6 +138,71 @@ def test_bodies_are_sent_sorted_and_without_spaces(server: Server, cluster: Kube
     assert (replace.method, replace.path, replace.query, replace.body) == ("PUT", f"{path}/s", {}, expected)
     assert (delete.method, delete.path, delete.body) == ("DELETE", f"{path}/s", b"")
     assert (node.method, node.path) == ("GET", "/api/v1/nodes/n1")
+
+
+def test_a_claims_status_is_patched_with_the_version_that_was_read(server: Server, cluster: KubernetesCluster) -> None:
+    cluster.patch_claim_status("ns", "c1", {"status": {"devices": []}, "metadata": {"resourceVersion": "7"}})
+    (request,) = server.requests
+    assert (request.method, request.path) == (
+        "PATCH",
+        "/apis/resource.k8s.io/v1/namespaces/ns/resourceclaims/c1/status",
+    )
+    assert request.headers["Content-Type"] == "application/merge-patch+json"
+    assert request.body == b'{"metadata":{"resourceVersion":"7"},"status":{"devices":[]}}'
+
+
+def wrapped(claim: ResourceClaim) -> bytes:
+    kind = TypeMeta(apiVersion="resource.k8s.io/v1", kind="ResourceClaim")
+    return b"k8s\0" + Unknown(typeMeta=kind, raw=claim.SerializeToString()).SerializeToString()
+
+
+def test_a_claim_travels_as_protobuf_and_back(server: Server, cluster: KubernetesCluster) -> None:
+    claim = ResourceClaim()
+    claim.metadata.name, claim.metadata.namespace = "c1", "ns"
+    claim.spec.devices.config.add().deviceConfiguration.opaque.parameters.raw = b'{ "a": 1.0 }'
+    server.answer = wrapped(claim)
+    read = cluster.get_claim_message("ns", "c1")
+    assert read == claim
+    cluster.replace_claim_status_message(read)
+    get, put = server.requests
+    path = "/apis/resource.k8s.io/v1/namespaces/ns/resourceclaims/c1"
+    protobuf = "application/vnd.kubernetes.protobuf"
+    assert (get.method, get.path, get.headers["Accept"]) == ("GET", path, protobuf)
+    assert (put.method, put.path, put.headers["Content-Type"]) == ("PUT", f"{path}/status", protobuf)
+    assert put.body == wrapped(claim)
+
+
+@pytest.mark.parametrize("answer", [b"{}", b"", b"k8s\0\xff\xff"], ids=["json", "empty", "cut"])
+def test_an_answer_that_is_no_protobuf_is_unavailable(
+    server: Server, cluster: KubernetesCluster, answer: bytes
+) -> None:
+    server.answer = answer
+    with pytest.raises(Unavailable, match="the answer is no"):
+        cluster.get_claim_message("ns", "c1")
+
+
+def test_an_event_is_created_in_its_namespace(server: Server, cluster: KubernetesCluster) -> None:
+    cluster.create_event("ns", {"reason": "LibraryReplaced"})
+    (request,) = server.requests
+    assert (request.method, request.path) == ("POST", "/api/v1/namespaces/ns/events")
+    assert request.body == b'{"reason":"LibraryReplaced"}'
+
+
+def test_what_kind_of_refusal_it_is_stands_in_the_text(server: Server, cluster: KubernetesCluster) -> None:
+    immutable = "spec: Invalid value: ...: field is immutable"
+    right = 'status.devices: Forbidden: changing status.devices requires resource="resourceclaims/driver", verb=...'
+    for status, message, kind in (
+        (422, "x" * 5000 + immutable, Immutable),
+        (422, f"{right} {immutable}", Immutable),
+        (422, right, Forbidden),
+        (403, immutable, Forbidden),
+        (422, "too long", Refused),
+    ):
+        server.status, server.answer = status, json.dumps({"message": message}).encode()
+        with pytest.raises(Refused) as caught:
+            cluster.patch_claim_status("ns", "c1", {})
+        assert type(caught.value) is kind
+        assert len(str(caught.value)) < 600
 
 
 def test_a_watch_yields_events_however_they_are_cut(server: Server, cluster: KubernetesCluster) -> None:
@@ -229,6 +295,6 @@ def test_a_token_that_can_not_be_read_again_is_a_matter_of_the_connection(
     def refresh(_configuration: Any) -> None:
         raise error
 
-    cluster._client.configuration.refresh_api_key_hook = refresh
+    cluster._transport._client.configuration.refresh_api_key_hook = refresh
     with pytest.raises(Unavailable, match="it is tried again"):
         cluster.get_claim("ns", "c1")

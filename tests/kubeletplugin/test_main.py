@@ -67,6 +67,10 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(self.server.slices[-1])
         self.server.created.set()
 
+    def do_PUT(self) -> None:
+        self.server.slices[:] = [json.loads(self.rfile.read(int(self.headers["Content-Length"])))]
+        self._answer(self.server.slices[0])
+
     def do_DELETE(self) -> None:
         self._answer({})
 
@@ -179,7 +183,6 @@ def test_a_wrong_option_is_status_2_and_names_the_flag(capsys: pytest.CaptureFix
 
 
 FAILURES = [
-    ("driver", lambda node: shutil.rmtree(node / "driver"), "no libcuda.so.<version> in any library directory"),
     ("kubeconfig", lambda node: (node / "kubeconfig").unlink(), "give --kubeconfig, or run in a pod with a token"),
     ("checkpoint", lambda node: (node / "state").mkdir() or (node / "state/checkpoint.json").touch(), "is cut short"),
     ("cdi-dir", lambda node: (node / "cdi").touch(), "--cdi-dir: "),
@@ -205,3 +208,96 @@ def test_what_keeps_the_plugin_from_starting_is_status_1_with_the_reason(
     assert text in done.stderr.splitlines()[-1]
     assert not list(node.glob("p/*"))
     assert api.slices == []
+
+
+class Running:
+    """A plugin process whose log is read as it comes."""
+
+    def __init__(self, node: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *arguments(node)],
+            env={**os.environ, MACHINE_ENV: str(node / "gpu")},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[str] = []
+
+    def wait_for(self, text: str) -> str:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if text in line:
+                return line
+        pytest.fail(f"{text!r} is not in the log:\n{''.join(self.lines)}")
+
+    def end(self) -> int:
+        self.process.terminate()
+        assert self.process.stderr is not None
+        self.lines += self.process.stderr
+        return self.process.wait(TIMEOUT)
+
+
+@pytest.fixture
+def start(node: Path) -> Iterator[Any]:
+    started: list[Running] = []
+
+    def start_one() -> Running:
+        started.append(Running(node))
+        # A test that waits for a line that never comes must end, too.
+        watchdog = threading.Timer(TIMEOUT, started[-1].process.kill)
+        watchdog.daemon = True
+        watchdog.start()
+        return started[-1]
+
+    yield start_one
+    for one in started:
+        one.process.kill()
+        one.process.communicate()
+
+
+def test_without_a_driver_the_plugin_runs_says_so_once_and_takes_the_driver_that_comes(
+    node: Path, api: Api, start: Any, make_claim_json: Any
+) -> None:
+    (node / "driver").rename(node / "later")
+    plugin = start()
+    line = plugin.wait_for("GPUs can not be listed")
+    assert "no libcuda.so.<version>" in line
+    assert "install the NVIDIA driver" in line
+    assert api.created.wait(TIMEOUT)
+    assert api.slices[0]["spec"]["devices"] == []
+    ref: Any = ClaimRef("ns", "c1", "uid-1")  # type: ignore[arg-type]
+    api.claim = make_claim_json(ref, ({"device": "gpu-12345678"},))
+    with grpc.insecure_channel(f"unix:{node}/p/dra.sock") as channel:
+        request = api_pb2.NodePrepareResourcesRequest(claims=[api_pb2.Claim(namespace="ns", name="c1", uid="uid-1")])
+        answer = api_pb2_grpc.DRAPluginStub(channel).NodePrepareResources(request, timeout=TIMEOUT)
+    assert "no libcuda.so.<version>" in answer.claims["uid-1"].error
+    (node / "later").rename(node / "driver")
+    plugin.wait_for("GPUs are listed again")
+    plugin.wait_for("GPU found")
+    plugin.wait_for('msg="slice published" devices=1')
+    assert plugin.end() == 0
+    assert sum("can not be listed" in line for line in plugin.lines) == 1
+
+
+def test_a_driver_that_was_replaced_under_a_plugin_that_can_not_use_it_ends_the_plugin_with_status_3(
+    node: Path, start: Any, native_build: NativeLibraries
+) -> None:
+    (node / "gpu").unlink()
+    plugin = start()
+    assert "load the nvidia kernel module" in plugin.wait_for("GPUs can not be listed")
+    library = node / "driver/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.580.65.06"
+    fresh = library.with_suffix(".new")
+    shutil.copy(native_build.fake_nvml, fresh)
+    fresh.rename(library)
+    assert "to be started again with the new library" in plugin.wait_for("the driver was replaced")
+    assert plugin.process.wait(TIMEOUT) == 3
+    assert list((node / "p").iterdir()) == list((node / "r").iterdir()) == []
+
+
+def test_a_second_signal_changes_nothing(node: Path, start: Any) -> None:
+    plugin = start()
+    plugin.wait_for("slice published")
+    plugin.process.terminate()
+    plugin.process.terminate()
+    assert plugin.end() == 0

@@ -9,13 +9,18 @@ from fracgpu.kubeletplugin.options import PluginOptions, check_directories
 
 def test_defaults_are_a_nodes_standard_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NODE_NAME", "n1")
+    monkeypatch.setattr("fracgpu.kubeletplugin.options.find_kubelet_root", lambda _: Path("/var/lib/kubelet"))
     assert PluginOptions.from_argv([]) == PluginOptions(
         node_name="n1",
+        pod_uid="",
         kubeconfig=None,
         allocator="controller",
+        host_root=Path("/"),
+        find_driver_root=True,
         driver_root=Path("/"),
         host_driver_root=None,
         dev_root=Path("/"),
+        kubelet_root=Path("/var/lib/kubelet"),
         plugin_dir=Path("/var/lib/kubelet/plugins/gpu.fracgpu.dev"),
         registry_dir=Path("/var/lib/kubelet/plugins_registry"),
         cdi_dir=Path("/var/run/cdi"),
@@ -24,6 +29,8 @@ def test_defaults_are_a_nodes_standard_places(monkeypatch: pytest.MonkeyPatch) -
         memory_scale=Decimal(1),
         cores_scale=Decimal(1),
         slots=10,
+        http_address="0.0.0.0",
+        http_port=None,
         log_level="info",
         log_json=False,
     )
@@ -32,11 +39,14 @@ def test_defaults_are_a_nodes_standard_places(monkeypatch: pytest.MonkeyPatch) -
 def test_every_option_is_taken() -> None:
     argv = [
         "--node-name=gpu-1.example.com",
+        "--pod-uid=u-1",
         "--kubeconfig=/k",
         "--allocator=scheduler",
+        "--host-root=/h",
         "--driver-root=/d",
         "--host-driver-root=/",
         "--dev-root=/v",
+        "--kubelet-root=/l",
         "--plugin-dir=/p",
         "--registry-dir=/r",
         "--cdi-dir=/c",
@@ -45,17 +55,23 @@ def test_every_option_is_taken() -> None:
         "--memory-scale=1.5",
         "--cores-scale=2",
         "--slots=4",
+        "--http-address=::1",
+        "--http-port=0",
         "--log-level=debug",
         "--log-json",
     ]
     options = PluginOptions.from_argv(argv)
     assert options == PluginOptions(
         node_name="gpu-1.example.com",
+        pod_uid="u-1",
         kubeconfig=Path("/k"),
         allocator="scheduler",
+        host_root=Path("/h"),
+        find_driver_root=False,
         driver_root=Path("/d"),
         host_driver_root=Path("/"),
         dev_root=Path("/v"),
+        kubelet_root=Path("/l"),
         plugin_dir=Path("/p"),
         registry_dir=Path("/r"),
         cdi_dir=Path("/c"),
@@ -64,11 +80,47 @@ def test_every_option_is_taken() -> None:
         memory_scale=Decimal("1.5"),
         cores_scale=Decimal(2),
         slots=4,
+        http_address="::1",
+        http_port=0,
         log_level="debug",
         log_json=True,
     )
     assert options.driver_root_on_host == Path("/")
     assert PluginOptions(node_name="n1", driver_root=Path("/d")).driver_root_on_host == Path("/d")
+
+
+def test_the_environment_stands_in_for_the_pods_own_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NODE_NAME", "n2")
+    monkeypatch.setenv("POD_UID", "0f3e-1")
+    options = PluginOptions.from_argv([])
+    assert (options.node_name, options.pod_uid) == ("n2", "0f3e-1")
+    assert PluginOptions.from_argv(["--pod-uid="]).pod_uid == ""
+
+
+ROOTS = [
+    ("nothing", [], "/var/lib/kubelet"),
+    ("usual", ["var/lib/kubelet"], "/var/lib/kubelet"),
+    ("k0s", ["var/lib/k0s/kubelet"], "/var/lib/k0s/kubelet"),
+    ("microk8s", ["var/snap/microk8s/common/var/lib/kubelet"], "/var/snap/microk8s/common/var/lib/kubelet"),
+    ("empty-leftover", ["var/lib/kubelet", "var/lib/k0s/kubelet/plugins_registry"], "/var/lib/k0s/kubelet"),
+    ("two-empty", ["var/lib/kubelet", "var/lib/k0s/kubelet"], "/var/lib/kubelet"),
+]
+
+
+@pytest.mark.parametrize(("present", "root"), [case[1:] for case in ROOTS], ids=[case[0] for case in ROOTS])
+def test_the_kubelets_directories_are_those_of_the_node(tmp_path: Path, present: list[str], root: str) -> None:
+    for directory in present:
+        (tmp_path / directory).mkdir(parents=True)
+    options = PluginOptions.from_argv(["--node-name=n1", f"--host-root={tmp_path}"])
+    assert options.kubelet_root == Path(root)
+    assert options.plugin_dir == Path(root) / "plugins/gpu.fracgpu.dev"
+    assert options.registry_dir == Path(root) / "plugins_registry"
+
+
+def test_a_given_kubelet_root_moves_what_is_not_given() -> None:
+    options = PluginOptions.from_argv(["--node-name=n1", "--kubelet-root=/k", "--registry-dir=/r"])
+    assert options.plugin_dir == Path("/k/plugins/gpu.fracgpu.dev")
+    assert options.registry_dir == Path("/r")
 
 
 WRONG = [
@@ -82,9 +134,10 @@ WRONG = [
         for flag in (
             [
                 "kubeconfig",
+                "host-root",
                 "driver-root",
-                "host-driver-root",
                 "dev-root",
+                "kubelet-root",
                 "plugin-dir",
                 "registry-dir",
                 "cdi-dir",
@@ -93,6 +146,17 @@ WRONG = [
             ]
         )
     ),
+    ("host-driver-root", ["--driver-root=/", "--host-driver-root=x/y"], "--host-driver-root: 'x/y' is not allowed"),
+    (
+        "host-driver-root-alone",
+        ["--host-driver-root=/d"],
+        "--host-driver-root: '/d' is not allowed; give --driver-root",
+    ),
+    ("pod-uid", ["--pod-uid=a/b"], "--pod-uid: 'a/b' is not allowed; give metadata.uid of this pod"),
+    ("pod-uid-long", ["--pod-uid=" + "a" * 129], "--pod-uid: '"),
+    ("http-address", ["--http-address=host"], "--http-address: 'host' is not allowed; give an IP address"),
+    ("http-port", ["--http-port=65536"], "--http-port: '65536' is not allowed; give 0..65535"),
+    ("http-port-negative", ["--http-port=-1"], "--http-port: '-1' is not allowed"),
     ("dots", ["--run-dir=/run/../etc"], "--run-dir: '/run/../etc' is not allowed"),
     ("memory-scale-below", ["--memory-scale=0.9"], "--memory-scale: '0.9' is not a number >= 1; set 1"),
     ("memory-scale-nan", ["--memory-scale=NaN"], "--memory-scale: 'NaN' is not a number >= 1"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fracgpu.cdi.writer import Sync
 from fracgpu.kubeletplugin.checkpoint import CheckpointStore, EntryState
 from fracgpu.kubeletplugin.claim import ClaimRef
 from fracgpu.kubeletplugin.errors import CheckpointInvalid, ClaimChanged, ClaimInvalid
@@ -276,13 +277,13 @@ class Failing(Files):
         if self.left == 0:
             raise self.error
 
-    def make_directory(self, path: Path) -> None:
+    def make_directory(self, path: Path, *, durable: bool = False) -> None:
         self._step()
-        super().make_directory(path)
+        super().make_directory(path, durable=durable)
 
-    def write(self, path: Path, content: bytes, *, mode: int) -> bool:
+    def write(self, path: Path, content: bytes, *, mode: int, sync: Sync = Sync.NOTHING) -> bool:
         self._step()
-        return super().write(path, content, mode=mode)
+        return super().write(path, content, mode=mode, sync=sync)
 
     def write_spec(self, path: Path, spec: Any) -> bool:
         self._step()

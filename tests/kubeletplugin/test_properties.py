@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fracgpu.cdi.writer import Sync
 from fracgpu.driver.errors import FracgpuError
 from fracgpu.driver.gpu import scaled_cores
 from fracgpu.kubeletplugin.checkpoint import CheckpointStore, EntryState
@@ -38,11 +39,11 @@ class Dying(Files):
     def __init__(self) -> None:
         self.left = -1
 
-    def write(self, path: Any, content: bytes, *, mode: int) -> bool:
+    def write(self, path: Any, content: bytes, *, mode: int, sync: Sync = Sync.NOTHING) -> bool:
         self.left -= 1
         if self.left == 0:
             raise KeyboardInterrupt
-        return super().write(path, content, mode=mode)
+        return super().write(path, content, mode=mode, sync=sync)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -356,9 +356,18 @@ def test_a_claim_being_prepared_counts(world: Any) -> None:
 
 
 def test_a_node_whose_interceptor_was_removed(world: Any) -> None:
+    preparer = world.preparer()
+    (stored,) = (world.options.state_dir / "lib").iterdir()
+    shutil.rmtree(stored)
+    preparer.prepare(world.claim("c0"))
+    assert sorted(path.name for path in stored.iterdir()) == ["libcuda.so.1", "libnvidia-ml.so.1"]
+
+
+def test_a_node_whose_interceptor_was_removed_after_the_plugin_s_own_files_changed(world: Any) -> None:
     ref, preparer = world.claim(), world.preparer()
     (stored,) = (world.options.state_dir / "lib").iterdir()
     shutil.rmtree(stored)
+    world.libraries[0].write_bytes(b"a package was updated under the running plugin")
     with pytest.raises(InterceptorDamaged) as error:
         preparer.prepare(ref)
     assert str(error.value) == (

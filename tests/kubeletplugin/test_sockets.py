@@ -12,7 +12,11 @@ import grpc
 import pytest
 
 from fracgpu.kubeletplugin.errors import SocketInvalid
-from fracgpu.kubeletplugin.registration import PluginServers, dra_socket, registration_socket
+from fracgpu.kubeletplugin.health import HealthMonitor
+from fracgpu.kubeletplugin.health_service import HealthService
+from fracgpu.kubeletplugin.registration import PluginServers
+from fracgpu.kubeletplugin.services import add_services
+from fracgpu.kubeletplugin.sockets import dra_socket, registration_socket
 from fracgpu.proto.dra.v1 import api_pb2 as v1_pb2
 from fracgpu.proto.dra.v1 import api_pb2_grpc as v1_grpc
 from fracgpu.proto.dra.v1beta1 import api_pb2 as v1beta1_pb2
@@ -34,9 +38,15 @@ def short_world(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return world
 
 
+def make_servers(world: Any, preparer: Any = None, **options: Any) -> PluginServers:
+    serving = preparer or world.preparer()
+    health = HealthService(HealthMonitor(world.inventory), pool="n1")
+    return PluginServers(world.options, lambda server: add_services(serving, server), health, **options)
+
+
 @pytest.fixture
 def servers(short_world: Any) -> Iterator[PluginServers]:
-    running = PluginServers(short_world.options, short_world.preparer())
+    running = make_servers(short_world)
     running.start()
     yield running
     running.stop()
@@ -58,8 +68,13 @@ def test_the_kubelets_handshake_leads_to_a_service_that_answers(
     (registrar,) = short_world.options.registry_dir.iterdir()
     info = call(registrar, registration_grpc.RegistrationStub, "GetInfo", registration_pb2.InfoRequest())
     assert (info.type, info.name) == ("DRAPlugin", "gpu.fracgpu.dev")
-    assert list(info.supported_versions) == ["v1.DRAPlugin", "v1beta1.DRAPlugin"]
-    assert info.endpoint == str(dra_socket(short_world.options))
+    assert list(info.supported_versions) == [
+        "v1.DRAPlugin",
+        "v1beta1.DRAPlugin",
+        "v1alpha1.DRAResourceHealth",
+        "v1.DRAResourceHealth",
+    ]
+    assert info.endpoint == str(dra_socket(short_world.options).path)
     call(
         registrar,
         registration_grpc.RegistrationStub,
@@ -81,7 +96,7 @@ def test_a_refusal_of_the_kubelet_is_logged(
     short_world: Any, servers: PluginServers, caplog: pytest.LogCaptureFixture
 ) -> None:
     status = registration_pb2.RegistrationStatus(plugin_registered=False, error="name is taken")
-    path = registration_socket(short_world.options)
+    path = registration_socket(short_world.options).path
     call(path, registration_grpc.RegistrationStub, "NotifyRegistrationStatus", status)
     assert not servers.registration.registered.is_set()
     assert [record.__dict__["error"] for record in caplog.records if record.levelname == "ERROR"] == ["name is taken"]
@@ -95,7 +110,7 @@ def test_one_bad_claim_fails_alone_with_its_own_text(
     gone = short_world.claim("gone")
     del short_world.cluster.claims["ns", "gone"]
     request = messages.NodePrepareResourcesRequest(claims=claims(messages, bad, good, gone))
-    answer = call(dra_socket(short_world.options), services.DRAPluginStub, "NodePrepareResources", request)
+    answer = call(dra_socket(short_world.options).path, services.DRAPluginStub, "NodePrepareResources", request)
     assert set(answer.claims) == {good.uid, bad.uid, gone.uid}
     assert answer.claims[good.uid].error == ""
     assert len(answer.claims[good.uid].devices) == 1
@@ -109,7 +124,7 @@ def test_unprepare_answers_for_known_and_unknown_claims(
     short_world: Any, servers: PluginServers, messages: ModuleType, services: ModuleType
 ) -> None:
     known, unknown = short_world.claim("known"), short_world.claim("unknown")
-    path = dra_socket(short_world.options)
+    path = dra_socket(short_world.options).path
     prepare = messages.NodePrepareResourcesRequest(claims=claims(messages, known))
     call(path, services.DRAPluginStub, "NodePrepareResources", prepare)
     request = messages.NodeUnprepareResourcesRequest(claims=claims(messages, known, unknown))
@@ -130,16 +145,16 @@ def test_whatever_happens_is_the_claims_answer_and_never_a_grpc_error(
     short_world: Any, error: Exception, text: str
 ) -> None:
     class Broken:
-        def prepare(self, _ref: Any) -> Any:
+        def prepare(self, _ref: Any, _deadline: Any = None) -> Any:
             raise error
 
-        def unprepare(self, _ref: Any) -> Any:
+        def unprepare(self, _ref: Any, _deadline: Any = None) -> Any:
             raise error
 
-    running = PluginServers(short_world.options, Broken())
+    running = make_servers(short_world, Broken())
     running.start()
     try:
-        path, ref = dra_socket(short_world.options), short_world.claim()
+        path, ref = dra_socket(short_world.options).path, short_world.claim()
         prepare = v1_pb2.NodePrepareResourcesRequest(claims=claims(v1_pb2, ref))
         unprepare = v1_pb2.NodeUnprepareResourcesRequest(claims=claims(v1_pb2, ref))
         for method, request in (("NodePrepareResources", prepare), ("NodeUnprepareResources", unprepare)):
@@ -157,7 +172,7 @@ def test_concurrent_prepares_of_one_and_of_many_claims_agree(short_world: Any, s
     def prepare(ref: Any) -> Any:
         barrier.wait(TIMEOUT)
         request = v1_pb2.NodePrepareResourcesRequest(claims=claims(v1_pb2, ref))
-        return call(dra_socket(short_world.options), v1_grpc.DRAPluginStub, "NodePrepareResources", request)
+        return call(dra_socket(short_world.options).path, v1_grpc.DRAPluginStub, "NodePrepareResources", request)
 
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(prepare, [*refs, *refs]))
@@ -171,17 +186,17 @@ def test_concurrent_prepares_of_one_and_of_many_claims_agree(short_world: Any, s
 
 def test_the_registration_socket_appears_last_and_goes_first(short_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     options = short_world.options
-    running = PluginServers(options, short_world.preparer())
+    running = make_servers(short_world)
     events: list[tuple[str, bool]] = []
     publish, unlink = running._files.publish_socket, running._files.unlink_socket
 
     def published(temporary: Path, final: Path) -> None:
         publish(temporary, final)
-        events.append((f"publish {final.name}", dra_socket(options).exists()))
+        events.append((f"publish {final.name}", dra_socket(options).path.exists()))
 
     def unlinked(path: Path) -> None:
         if path.exists():
-            events.append((f"unlink {path.name}", dra_socket(options).exists()))
+            events.append((f"unlink {path.name}", dra_socket(options).path.exists()))
         unlink(path)
 
     monkeypatch.setattr(running._files, "publish_socket", published)
@@ -199,24 +214,24 @@ def test_the_registration_socket_appears_last_and_goes_first(short_world: Any, m
 
 
 def test_sockets_that_a_killed_plugin_left_are_replaced(short_world: Any) -> None:
-    for path in (dra_socket(short_world.options), registration_socket(short_world.options)):
+    for path in (dra_socket(short_world.options).path, registration_socket(short_world.options).path):
         path.parent.mkdir()
         with socket.socket(socket.AF_UNIX) as stale:
             stale.bind(str(path))
-    running = PluginServers(short_world.options, short_world.preparer())
+    running = make_servers(short_world)
     running.start()
-    path = registration_socket(short_world.options)
+    path = registration_socket(short_world.options).path
     assert call(path, registration_grpc.RegistrationStub, "GetInfo", registration_pb2.InfoRequest()).name
     running.stop()
 
 
 def test_a_plugin_that_stops_leaves_the_sockets_of_its_successor(short_world: Any) -> None:
-    old, new = (PluginServers(short_world.options, short_world.preparer()) for _ in range(2))
+    old, new = (make_servers(short_world) for _ in range(2))
     old.start()
     new.start()
     old.stop()
     try:
-        path = registration_socket(short_world.options)
+        path = registration_socket(short_world.options).path
         info = call(path, registration_grpc.RegistrationStub, "GetInfo", registration_pb2.InfoRequest())
         ref = short_world.claim()
         request = v1_pb2.NodePrepareResourcesRequest(claims=claims(v1_pb2, ref))
@@ -229,7 +244,7 @@ def test_a_plugin_that_stops_leaves_the_sockets_of_its_successor(short_world: An
 
 
 def test_a_socket_that_can_not_get_its_name_is_taken_back(short_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    running = PluginServers(short_world.options, short_world.preparer())
+    running = make_servers(short_world)
 
     def full(_temporary: Path, _final: Path) -> None:
         raise OSError(28, "No space left on device")
@@ -241,13 +256,13 @@ def test_a_socket_that_can_not_get_its_name_is_taken_back(short_world: Any, monk
 
 
 def test_a_file_in_the_sockets_place_is_left_alone(short_world: Any) -> None:
-    path = registration_socket(short_world.options)
+    path = registration_socket(short_world.options).path
     path.parent.mkdir()
     path.write_text("precious")
     with pytest.raises(SocketInvalid, match=r"--registry-dir: .*-reg\.sock is there and is no socket; move it away"):
-        PluginServers(short_world.options, short_world.preparer()).start()
+        make_servers(short_world).start()
     assert path.read_text() == "precious"
-    assert not dra_socket(short_world.options).exists()
+    assert not dra_socket(short_world.options).path.exists()
 
 
 @pytest.mark.parametrize(("option", "flag"), [("plugin_dir", "--plugin-dir"), ("registry_dir", "--registry-dir")])
@@ -255,22 +270,20 @@ def test_a_socket_path_that_is_too_long_names_the_option(short_world: Any, optio
     place = getattr(short_world.options, option) / ("x" * 100)
     short_world.configure(**{option: place})
     with pytest.raises(SocketInvalid, match=rf"{flag}: socket path .* has \d+ bytes, the system allows 107; give a"):
-        PluginServers(short_world.options, short_world.preparer()).start()
+        make_servers(short_world).start()
     assert not place.exists()
 
 
-def test_a_second_plugin_that_can_not_register_leaves_no_dra_socket(
-    short_world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    running = PluginServers(short_world.options, short_world.preparer())
-    listen = running._listen
+def test_a_plugin_that_can_not_register_leaves_no_dra_socket(short_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = make_servers(short_world)
+    publish = running._files.publish_socket
 
-    def refuse_the_second(path: Path, flag: str, add: Any) -> Any:
-        if flag == "--registry-dir":
-            raise SocketInvalid(flag, "can not listen", remedy="check the directory")
-        return listen(path, flag, add)
+    def refuse_the_second(temporary: Path, final: Path) -> None:
+        if final.parent == short_world.options.registry_dir:
+            raise OSError(30, "Read-only file system")
+        publish(temporary, final)
 
-    monkeypatch.setattr(running, "_listen", refuse_the_second)
-    with pytest.raises(SocketInvalid):
+    monkeypatch.setattr(running._files, "publish_socket", refuse_the_second)
+    with pytest.raises(SocketInvalid, match=r"--registry-dir: can not listen on .*Read-only"):
         running.start()
     assert list(short_world.options.plugin_dir.iterdir()) == []

@@ -1,0 +1,36 @@
+"""The one place that knows why and when the plugin stops, and with which exit status."""
+
+import logging
+import threading
+from typing import Final
+
+_LOG: Final = logging.getLogger(__name__)
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_DRIVER_REPLACED: Final = 3
+
+
+class Stop:
+    """Any thread asks for the stop, the main thread waits for it."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self.exit_status = EXIT_OK
+
+    def ask(self, exit_status: int = EXIT_OK) -> None:
+        """Have the plugin stop. The first exit status wins: a signal after it does not turn a failure into success."""
+        if not self._asked.is_set():
+            self.exit_status = exit_status
+            self._asked.set()
+
+    def driver_replaced(self) -> None:
+        """Have the plugin stop because only a new process can use the driver that is there now."""
+        remedy = "the plugin ends, to be started again with the new library; containers go on meanwhile"
+        _LOG.error("the driver was replaced", extra={"remedy": remedy})
+        self.ask(EXIT_DRIVER_REPLACED)
+
+    def wait(self) -> None:
+        """Return when somebody has asked."""
+        self._asked.wait()
