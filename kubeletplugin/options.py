@@ -38,8 +38,8 @@ class PluginOptions:
 
     Directories are absolute. `host_root` is the host's root as this process sees it. `driver_root` is as this process
     sees it; `host_driver_root` is what the container runtime calls it, where the plugin runs in a container that has it
-    mounted elsewhere. With `find_driver_root` both are only a first guess: fracgpu.kubeletplugin.node_driver looks for
-    the driver below `host_root` each time. `dev_root`, `kubelet_root`, `plugin_dir`, `registry_dir`, `cdi_dir`,
+    mounted elsewhere. With `find_driver_root` both are only a first guess: gpus.node_driver looks for the driver below
+    `host_root` each time. `dev_root`, `kubelet_root`, `plugin_dir`, `registry_dir`, `cdi_dir`,
     `state_dir` and `run_dir` must have one path on the host and here. `pod_uid` is empty where plugins never overlap.
     `http_port` None means no HTTP endpoint, 0 any free port.
     Scales are at least 1. Raises OptionInvalid, naming the flag.

@@ -13,27 +13,27 @@ from typing import Final
 
 import grpc
 
+from fracgpu.kubeletplugin.api.kubernetes_cluster import KubernetesCluster
 from fracgpu.kubeletplugin.background import Background, Wait
-from fracgpu.kubeletplugin.checkpoint import CheckpointStore
-from fracgpu.kubeletplugin.deadline_inventory import DeadlineInventory
-from fracgpu.kubeletplugin.files import Files
-from fracgpu.kubeletplugin.health import HealthMonitor
-from fracgpu.kubeletplugin.health_service import HealthService
-from fracgpu.kubeletplugin.inventory_session import InventorySession
-from fracgpu.kubeletplugin.janitor import Janitor
-from fracgpu.kubeletplugin.kubernetes_cluster import KubernetesCluster
-from fracgpu.kubeletplugin.metrics_inventory import CountedInventory
-from fracgpu.kubeletplugin.node_driver import read_driver
-from fracgpu.kubeletplugin.observer import Observer
-from fracgpu.kubeletplugin.observer_members import ClaimConsumers
+from fracgpu.kubeletplugin.gpus.deadline_inventory import DeadlineInventory
+from fracgpu.kubeletplugin.gpus.health import HealthMonitor
+from fracgpu.kubeletplugin.gpus.inventory_session import InventorySession
+from fracgpu.kubeletplugin.gpus.node_driver import read_driver
+from fracgpu.kubeletplugin.janitor.janitor import Janitor
+from fracgpu.kubeletplugin.kubelet.health_service import HealthService
+from fracgpu.kubeletplugin.kubelet.registration import PluginServers
+from fracgpu.kubeletplugin.kubelet.services import add_services
 from fracgpu.kubeletplugin.options import PluginOptions, check_directories
-from fracgpu.kubeletplugin.preparer import CHECKPOINT_FILE, ClaimPreparer
-from fracgpu.kubeletplugin.publisher import SlicePublisher
-from fracgpu.kubeletplugin.registration import PluginServers
-from fracgpu.kubeletplugin.reporter import StatusReporter
-from fracgpu.kubeletplugin.services import add_services
-from fracgpu.kubeletplugin.slice_watch import SliceWatch
-from fracgpu.kubeletplugin.telemetry import LOOP_BOUND_SECONDS, PluginTelemetry
+from fracgpu.kubeletplugin.prepare.checkpoint import CheckpointStore
+from fracgpu.kubeletplugin.prepare.files import Files
+from fracgpu.kubeletplugin.prepare.preparer import CHECKPOINT_FILE, ClaimPreparer
+from fracgpu.kubeletplugin.proof.members import ClaimConsumers
+from fracgpu.kubeletplugin.proof.observer import Observer
+from fracgpu.kubeletplugin.proof.reporter import StatusReporter
+from fracgpu.kubeletplugin.publish.publisher import SlicePublisher
+from fracgpu.kubeletplugin.publish.slice_watch import SliceWatch
+from fracgpu.kubeletplugin.telemetry.counted_inventory import CountedInventory
+from fracgpu.kubeletplugin.telemetry.plugin_telemetry import LOOP_BOUND_SECONDS, PluginTelemetry
 from fracgpu.native.libraries import NativeLibraries
 
 _LOG: Final = logging.getLogger(__name__)

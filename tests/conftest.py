@@ -1,8 +1,10 @@
-"""What tests of several packages share: the C parts, built once per run."""
+"""What tests of several packages share: the C parts, built once per run; logging that is one test's own."""
 
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,15 @@ def native_build() -> NativeLibraries:
         text=True,
     )
     return NativeLibraries.locate()
+
+
+@pytest.fixture(autouse=True)
+def _logging_of_one_test() -> Iterator[None]:
+    """Take back what a test has configured: levels belong to the process, and other tests look at what is logged."""
+    loggers = (logging.getLogger(), logging.getLogger("fracgpu"))
+    levels = [logger.level for logger in loggers]
+    handlers = list(loggers[0].handlers)
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    loggers[0].handlers[:] = [handler for handler in loggers[0].handlers if handler in handlers]

@@ -6,7 +6,9 @@ import pytest
 from fracgpu.cdi.discovery import DriverFiles, discover_driver, gpu_device_nodes, list_device_nodes
 from fracgpu.cdi.errors import DriverFilesMissing, ElfInvalid
 from fracgpu.cdi.rooted import resolve_in_root
+from tests.cdi.conftest import elf_library
 
+CUDA, NVML = elf_library("libcuda.so.1"), elf_library("libnvidia-ml.so.1")
 Populate = Callable[[dict[str, bytes | str]], Path]
 Elf = Callable[[str | None], bytes]
 VERSION = "580.65.06"
@@ -14,9 +16,9 @@ VERSION = "580.65.06"
 
 def pair(directory: str, version: str = VERSION) -> dict[str, bytes | str]:
     return {
-        f"{directory}/libcuda.so.{version}": b"cuda",
+        f"{directory}/libcuda.so.{version}": CUDA,
         f"{directory}/libcuda.so.1": f"libcuda.so.{version}",
-        f"{directory}/libnvidia-ml.so.{version}": b"nvml",
+        f"{directory}/libnvidia-ml.so.{version}": NVML,
         f"{directory}/libnvidia-ml.so.1": f"libnvidia-ml.so.{version}",
     }
 
@@ -105,6 +107,35 @@ def test_without_links_the_64_bit_directory_wins_over_the_other(driver_root: Pop
     assert relative(found, found.nvml) == f"usr/lib64/libnvidia-ml.so.{VERSION}"
 
 
+def test_32_bit_libraries_are_passed_over_wherever_a_link_names_them(driver_root: Populate, elf: Elf) -> None:
+    """Only their directory has seen ldconfig, and one library is there in its 32-bit build alone."""
+    small = bytearray(elf("libcuda.so.1"))
+    small[4] = 1
+    root = driver_root(
+        {
+            **{
+                f"usr/lib/{stem}.so.{VERSION}": bytes(small)
+                for stem in ("libcuda", "libnvidia-ml", "libnvidia-allocator")
+            },
+            "usr/lib/libcuda.so.1": f"libcuda.so.{VERSION}",
+            f"usr/lib64/libcuda.so.{VERSION}": CUDA,
+            f"usr/lib64/libnvidia-ml.so.{VERSION}": NVML,
+        }
+    )
+    found = discover_driver(root)
+    assert relative(found, found.cuda) == f"usr/lib64/libcuda.so.{VERSION}"
+    assert relative(found, found.nvml) == f"usr/lib64/libnvidia-ml.so.{VERSION}"
+    assert found.libraries == ()
+
+
+@pytest.mark.parametrize("stem", ["libcuda", "libnvidia-ml"])
+@pytest.mark.parametrize("content", [b"", CUDA[:100]], ids=["empty", "cut short"])
+def test_a_library_that_is_still_being_written_is_no_driver(driver_root: Populate, stem: str, content: bytes) -> None:
+    root = driver_root({**pair("usr/lib64"), f"usr/lib64/{stem}.so.{VERSION}": content})
+    with pytest.raises(ElfInvalid, match=rf"library .*/usr/lib64/{stem}\.so\.{VERSION}: "):
+        discover_driver(root)
+
+
 MISSING = [
     ("nothing", {"usr/lib64/libc.so.6": b""}, "no libcuda.so.<version> in any library directory; install the NVIDIA"),
     (
@@ -119,12 +150,12 @@ MISSING = [
     ),
     (
         "no-nvml",
-        {f"usr/lib64/libcuda.so.{VERSION}": b"cuda"},
+        {f"usr/lib64/libcuda.so.{VERSION}": CUDA},
         f"libcuda.so.{VERSION} is there but libnvidia-ml.so.{VERSION} is not; install the driver's utility libraries",
     ),
     (
         "other-nvml",
-        {f"usr/lib64/libcuda.so.{VERSION}": b"cuda", "usr/lib64/libnvidia-ml.so.570.1.1": b"nvml"},
+        {f"usr/lib64/libcuda.so.{VERSION}": CUDA, "usr/lib64/libnvidia-ml.so.570.1.1": NVML},
         f"libnvidia-ml.so.{VERSION} is not",
     ),
     (

@@ -13,7 +13,9 @@ from fracgpu.cdi.discovery import DriverFiles, discover_driver
 from fracgpu.cdi.driver_cache import DriverCache
 from fracgpu.cdi.errors import DriverFilesMissing
 from fracgpu.cdi.roots import DriverRoot, find_driver_root
+from tests.cdi.conftest import elf_library
 
+CUDA, NVML = elf_library("libcuda.so.1"), elf_library("libnvidia-ml.so.1")
 Populate = Callable[[dict[str, bytes | str]], Path]
 VERSION, NEW = "580.65.06", "590.10"
 DIRECTORY = "usr/lib64"
@@ -27,9 +29,9 @@ def later() -> int:
 
 def pair(version: str = VERSION) -> dict[str, bytes | str]:
     return {
-        f"{DIRECTORY}/libcuda.so.{version}": b"cuda",
+        f"{DIRECTORY}/libcuda.so.{version}": CUDA,
         f"{DIRECTORY}/libcuda.so.1": f"libcuda.so.{version}",
-        f"{DIRECTORY}/libnvidia-ml.so.{version}": b"nvml",
+        f"{DIRECTORY}/libnvidia-ml.so.{version}": NVML,
     }
 
 
@@ -84,7 +86,7 @@ def new_driver(root: Path) -> None:
 
 def overwrite(root: Path) -> None:
     path = root / DIRECTORY / f"libcuda.so.{VERSION}"
-    path.write_bytes(b"another build")
+    path.write_bytes(elf_library("libcuda.so.2"))
 
 
 def add_optional(root: Path) -> None:
@@ -148,7 +150,7 @@ def test_a_driver_that_went_away_is_an_error_and_comes_back(aged_root: Populate)
     for _ in range(2):
         with pytest.raises(DriverFilesMissing):
             cache.discover(root)
-    path.write_bytes(b"nvml")
+    path.write_bytes(NVML)
     assert cache.discover(root).nvml == path
 
 
@@ -159,7 +161,7 @@ def test_a_library_replaced_with_its_old_times_is_seen(aged_root: Populate, sear
     cache.discover(root)
     times = path.stat()
     while path.stat().st_ctime_ns == times.st_ctime_ns:
-        path.write_bytes(b"CUDA")
+        path.write_bytes(CUDA)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     cache.discover(root)
     assert len(searches) == 2

@@ -8,8 +8,10 @@ import pytest
 from fracgpu.cdi.discovery import discover_driver
 from fracgpu.cdi.errors import DriverAbsent, DriverAmbiguous, DriverFilesMissing, DriverUnsupported, ElfInvalid
 from fracgpu.cdi.roots import find_driver_root, kernel_module_version
+from tests.cdi.conftest import elf_library
 
 Tree = dict[str, bytes | str]
+CUDA, NVML = elf_library("libcuda.so.1"), elf_library("libnvidia-ml.so.1")
 Populate = Callable[[Tree], Path]
 VERSION, OLD = "580.65.06", "570.133.20"
 DRIVER_CONTAINER = "run/nvidia/driver/usr/lib64"
@@ -33,9 +35,9 @@ def module(proc: Path, version: str) -> Path:
 
 def pair(directory: str, version: str = VERSION) -> Tree:
     return {
-        f"{directory}/libcuda.so.{version}": b"cuda",
+        f"{directory}/libcuda.so.{version}": CUDA,
         f"{directory}/libcuda.so.1": f"libcuda.so.{version}",
-        f"{directory}/libnvidia-ml.so.{version}": b"nvml",
+        f"{directory}/libnvidia-ml.so.{version}": NVML,
         f"{directory}/libnvidia-ml.so.1": f"libnvidia-ml.so.{version}",
     }
 
@@ -94,8 +96,15 @@ def test_without_a_module_the_driver_container_wins(driver_root: Populate, no_mo
 
 
 def test_a_driver_container_at_work_is_passed_over(driver_root: Populate, no_module: Path) -> None:
-    half: Tree = {f"{DRIVER_CONTAINER}/libcuda.so.{OLD}": b"cuda"}
+    half: Tree = {f"{DRIVER_CONTAINER}/libcuda.so.{OLD}": CUDA}
     found = find_driver_root(driver_root({**half, **pair("usr/lib64")}), proc=no_module)
+    assert found is not None
+    assert found.on_host == Path("/")
+
+
+def test_a_link_to_an_impossible_name_is_a_dangling_one(driver_root: Populate, no_module: Path) -> None:
+    absurd: Tree = {f"{DRIVER_CONTAINER}/libcuda.so.1": "x" * 300}
+    found = find_driver_root(driver_root({**absurd, **pair("usr/lib64")}), proc=no_module)
     assert found is not None
     assert found.on_host == Path("/")
 
@@ -104,7 +113,7 @@ def test_a_driver_container_at_work_is_passed_over(driver_root: Populate, no_mod
     ("tree", "error", "text"),
     [
         (
-            {f"{DRIVER_CONTAINER}/libcuda.so.{VERSION}": b"cuda"},
+            {f"{DRIVER_CONTAINER}/libcuda.so.{VERSION}": CUDA},
             DriverFilesMissing,
             f"run/nvidia/driver: libcuda.so.{VERSION} is there but libnvidia-ml.so.{VERSION} is not; install",
         ),
@@ -114,7 +123,7 @@ def test_a_driver_container_at_work_is_passed_over(driver_root: Populate, no_mod
             "several drivers are installed",
         ),
         (
-            {"usr/lib/wsl/lib/libcuda.so.1": b"cuda", "usr/lib/wsl/lib/libnvidia-ml.so.1": b"nvml"},
+            {"usr/lib/wsl/lib/libcuda.so.1": CUDA, "usr/lib/wsl/lib/libnvidia-ml.so.1": NVML},
             DriverUnsupported,
             "WSL is not supported",
         ),

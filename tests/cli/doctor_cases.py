@@ -1,10 +1,13 @@
 """What may be so on a machine, and the line that fracgpu doctor must print for it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+from fracgpu.cdi.spec import CdiDevice, CdiSpec, ContainerEdits
 from fracgpu.cli.doctor.nvml_facts import GpuFacts, NvmlFacts
 from fracgpu.cli.errors import NoAnswer
+from fracgpu.driver.names import CDI_CLASS, CDI_VENDOR
 from fracgpu.native.errors import NativeLibrariesMissing
 from tests.cli.doctor_host import CONTAINERD, KUBELET, LIBRARIES, MODULE, UUID, VERSION, Node, gpu
 
@@ -71,6 +74,38 @@ def no_driver(node: Node) -> None:
     node.remove(LIBRARIES)
 
 
+def pipe(name: str) -> Change:
+    """A named pipe: whoever opens it for reading waits for a writer, and there is none."""
+
+    def change(node: Node) -> None:
+        path = node.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+
+    return change
+
+
+def pipe_in_store(node: Node) -> None:
+    (library,) = (node.root / "var/lib/fracgpu/lib").glob("*/libcuda.so.1")
+    library.unlink()
+    os.mkfifo(library)
+
+
+def real_spec(node: Node) -> None:
+    devices = (CdiDevice(name="uid", edits=ContainerEdits(env=("A=b",))),)
+    node.write("run/cdi/ours.json", CdiSpec(vendor=CDI_VENDOR, device_class=CDI_CLASS, devices=devices).to_json())
+
+
+def linked(name: str, target: str) -> Change:
+    def change(node: Node) -> None:
+        path = node.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
+
+    return change
+
+
 def containerd(content: str) -> Change:
     return text(CONTAINERD, content)
 
@@ -106,6 +141,11 @@ CASES: list[tuple[str, Change, str]] = [
         gone(f"{LIBRARIES}/libnvidia-ml.so.{VERSION}"),
         f"fail driver: .*libcuda.so.{VERSION} is there but",
     ),
+    (
+        "a driver that is being installed",
+        text(f"{LIBRARIES}/libcuda.so.{VERSION}", ""),
+        f"fail driver: library .*libcuda.so.{VERSION}: is no complete",
+    ),
     ("no nvidia-smi", gone("usr/bin/nvidia-smi"), "info driver: nvidia-smi is missing"),
     ("no module", gone(MODULE), "fail kernel module: nvidia is not loaded"),
     (
@@ -137,6 +177,20 @@ CASES: list[tuple[str, Change, str]] = [
         text("run/cdi/x.json", '{"cdiVersion": "0.5.0",\n"kind": "x.com/y", "m": "/usr/lib/libcuda.so.1"}'),
         r"info CDI specs: /var/run/cdi/x.json \(x.com/y\) brings a driver",
     ),
+    ("our spec as we write it", real_spec, "ok CDI specs: 1 of ours"),
+    (
+        "somebody's spec on one line",
+        text("run/cdi/x.json", '{"cdiVersion":"0.5.0","devices":[],"kind":"nvidia.com/gpu"}'),
+        r"info CDI specs: /var/run/cdi/x.json \(nvidia.com/gpu\) brings a driver",
+    ),
+    ("a spec of nothing but lines", text("etc/cdi/x.yaml", "\n" * 200_000), "ok CDI specs: 0 of ours"),
+    ("a spec that is no object", text("etc/cdi/x.json", '["kind"]'), "ok CDI specs: 0 of ours"),
+    ("a spec that is a pipe", pipe("etc/cdi/x.json"), "ok CDI specs: 0 of ours"),
+    (
+        "a spec elsewhere on the host",
+        several(text("opt/x.json", '{"kind": "nvidia.com/gpu"}'), linked("etc/cdi/x.json", "/opt/x.json")),
+        r"info CDI specs: /etc/cdi/x.json \(nvidia.com/gpu\)",
+    ),
     ("a spec without a driver", text("run/cdi/nic.json", '{"kind": "nic.com/nic"}'), "ok CDI specs: 0 of ours"),
     ("a spec of no kind", text("run/cdi/bad.json", "libcuda.so"), r"info CDI specs: .*bad.json \(no kind\)"),
     ("no runtime", gone(CONTAINERD), "info container runtime: no configuration of containerd"),
@@ -160,6 +214,38 @@ CASES: list[tuple[str, Change, str]] = [
     ),
     ("broken configuration", containerd("version = = 3"), "warn container runtime: .* can not be understood"),
     ("strange configuration", containerd("plugins = 3"), "warn container runtime: .* can not be understood"),
+    *(
+        (f"configuration with {what}", containerd(content), "warn container runtime: .* can not be understood")
+        for what, content in (
+            ("a text for the plugin", 'version = 2\n[plugins]\n"io.containerd.grpc.v1.cri" = "x"\n'),
+            ("a text for the version", 'version = "2"\n'),
+            ("a list for the version", "version = [2]\n"),
+            ("a number for the directories", f"version = 3\n{V3}cdi_spec_dirs = 5\n"),
+            ("numbers for directories", f"version = 3\n{V3}cdi_spec_dirs = [5]\n"),
+            ("a number for the imports", "version = 3\nimports = 5\n"),
+            ("a text for the imports", 'version = 3\nimports = "x"\n'),
+            ("lists without end", "x = " + "[" * 20_000 + "]" * 20_000),
+        )
+    ),
+    (
+        "binary configuration",
+        lambda node: node.write(CONTAINERD, b"\xff\xfe\0"),
+        "warn container runtime: .* can not be understood: .* can not be read, or is no text",
+    ),
+    (
+        "huge configuration",
+        containerd("#" * (4 << 20) + "\n"),
+        "warn container runtime: .* can not be understood: .* can not be read, or is no text",
+    ),
+    ("a pipe as configuration", pipe(CONTAINERD), "warn container runtime: .* can not be understood"),
+    (
+        "configuration imported from beside",
+        several(
+            containerd('version = 2\nimports = ["conf.d/*.toml"]\n'),
+            text("etc/containerd/conf.d/cdi.toml", f"version = 2\n{V2}enable_cdi = true\n"),
+        ),
+        "ok container runtime: .* has CDI on",
+    ),
     (
         "imported configuration",
         several(
@@ -186,6 +272,8 @@ CASES: list[tuple[str, Change, str]] = [
     ("no checkpoint", gone("var/lib/fracgpu"), "info checkpoint: none in /var/lib/fracgpu"),
     ("no stored interceptor", gone("var/lib/fracgpu"), "info stored interceptors: none"),
     ("broken checkpoint", text("var/lib/fracgpu/checkpoint.json", "{"), "fail checkpoint: .* is cut short or no JSON"),
+    ("a pipe as checkpoint", pipe("var/lib/fracgpu/checkpoint.json"), "fail checkpoint: .* is no regular file"),
+    ("a pipe as interceptor", pipe_in_store, "fail stored interceptors: .* is damaged"),
     ("damaged interceptor", damaged, "fail stored interceptors: /var/lib/fracgpu/lib/[0-9a-f]{64} is damaged"),
     ("half stored interceptor", half_stored, "fail stored interceptors: .* is damaged"),
     ("hostPID", attribute("in_pod", True), "ok host processes: visible"),
@@ -219,6 +307,15 @@ CASES: list[tuple[str, Change, str]] = [
     (
         "time-slicing",
         text(TIME_SLICING, "sharing:\n  timeSlicing:\n"),
+        r"warn other owners: time-slicing is configured in pod uid \(config\)",
+    ),
+    (
+        "time-slicing, as the kubelet lays it out",
+        several(
+            text(TIME_SLICING.replace("/any", "/..2025/any"), "sharing:\n  timeSlicing:\n"),
+            linked(TIME_SLICING.replace("/any", "/..data"), "..2025"),
+            linked(TIME_SLICING, "..data/any"),
+        ),
         r"warn other owners: time-slicing is configured in pod uid \(config\)",
     ),
     ("another ConfigMap", text(TIME_SLICING, "sharing: {}\n"), "ok other owners: none to be seen"),

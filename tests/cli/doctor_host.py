@@ -13,6 +13,7 @@ from fracgpu.driver.errors import FracgpuError
 from fracgpu.driver.gpu import Gpu
 from fracgpu.driver.names import GpuUuid
 from fracgpu.native.libraries import NativeLibraries, library_digest
+from tests.cdi.conftest import elf_library
 
 VERSION = "580.65.06"
 UUID = GpuUuid("GPU-11111111-2222-3333-4444-555555555555")
@@ -97,7 +98,7 @@ def healthy_node(root: Path) -> Node:
     """A node with one GPU, containerd 2, and our plugin running."""
     node = Node(root, interceptor=NativeLibraries(root / "opt/fracgpu"))
     for stem in ("libcuda", "libnvidia-ml"):
-        node.write(f"{LIBRARIES}/{stem}.so.{VERSION}", stem)
+        node.write(f"{LIBRARIES}/{stem}.so.{VERSION}", elf_library(f"{stem}.so.1"))
     node.write("lib64/ld-linux-x86-64.so.2")
     for name in ("nvidia0", "nvidiactl", "nvidia-uvm"):
         node.write(f"dev/{name}")

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import pytest
 
+from fracgpu.cli import bounded
 from fracgpu.cli.bounded import answer_within
 from fracgpu.cli.errors import NoAnswer, RunRefused
 
@@ -59,6 +60,20 @@ def test_an_unexpected_error_is_told() -> None:
 
     with pytest.raises(NoAnswer, match=r"failed with ZeroDivisionError\('seven'\)"):
         answer_within(GENEROUS_SECONDS, "NVML", fail)
+
+
+def test_an_interrupted_question_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while a driver hangs: it would hold what it has of the GPU for ever."""
+    before = children()
+
+    def interrupted(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bounded, "_read_all", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        answer_within(GENEROUS_SECONDS, "x", hang)
+    for pid in children() - before:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
 
 def test_no_descriptor_is_left_open() -> None:

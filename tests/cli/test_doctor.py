@@ -113,6 +113,14 @@ def test_the_report_is_aligned_and_sums_up() -> None:
     )
 
 
+def test_names_of_files_can_not_forge_the_report() -> None:
+    odd = os.fsdecode(b"a\xff\n\x1b[31mOK    b")
+    assert as_text([info("a", odd, odd)]).splitlines()[:2] == [
+        r"INFO  a  a\udcff\n\x1b[31mOK    b",
+        r"         -> a\udcff\n\x1b[31mOK    b",
+    ]
+
+
 def test_the_json_report_has_everything() -> None:
     document = json.loads(as_json(FINDINGS))
     assert document["findings"][2] == {"check": "b", "level": "warn", "what": "hm", "remedy": "look"}
@@ -174,7 +182,40 @@ def test_the_command_is_content_with_a_healthy_machine(machine: Machine) -> None
     assert result.returncode == 0
 
 
-@pytest.mark.parametrize("arguments", [["--host-root", "/no/such"], ["--kubelet-root", "x"], ["--fix"], ["extra"]])
+def test_a_report_that_can_not_be_written_is_told(machine: Machine) -> None:
+    command = [sys.executable, "-m", "fracgpu.cli.main", "doctor", "--host-root", str(machine.driver_root)]
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        result = subprocess.run(
+            command, env=machine.environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert result.stderr == "fracgpu doctor: standard output: No space left on device; write the report elsewhere\n"
+    assert result.returncode == 1
+
+
+def test_a_kubelet_directory_that_may_not_be_looked_into_is_the_usual_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(run, "find_kubelet_root", refuse)
+    assert this_host(tmp_path, None).kubelet_root == Path("/var/lib/kubelet")
+
+
+def test_links_do_not_lead_off_the_host(node: Node, tmp_path: Path) -> None:
+    """Whoever runs doctor in a pod would be told about the pod."""
+    outside = tmp_path / "outside.json"
+    outside.write_text('{"kind": "nvidia.com/gpu"}')
+    node.write("etc/cdi/other.json")
+    (node.root / "etc/cdi/x.json").symlink_to(outside)
+    assert "ok CDI specs: 0 of ours" in lines(examine(node.host()))
+    assert not [line for line in lines(examine(node.host())) if "nvidia.com/gpu" in line]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--host-root", "/no/such"], ["--host-root", "x" * 5000], ["--kubelet-root", "x"], ["--fix"], ["extra"]],
+)
 def test_wrong_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["doctor", *arguments])

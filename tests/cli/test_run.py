@@ -107,9 +107,10 @@ def test_the_exit_status_is_the_commands(machine: Machine, command: list[str], s
     [
         ("fracgpu-no-such-command", 127, "No such file or directory; give its path, or correct PATH"),
         ("/etc/passwd", 126, "Permission denied; make it an executable program"),
+        ("/tmp", 126, "Permission denied; make it an executable program"),  # noqa: S108
         ("", 127, "is an empty name"),
     ],
-    ids=["not found", "not executable", "empty"],
+    ids=["not found", "not executable", "directory", "empty"],
 )
 def test_a_command_that_does_not_start_is_named(machine: Machine, command: str, status: int, text: str) -> None:
     result = machine.run("--memory", "1Gi", "--", command)
@@ -117,6 +118,40 @@ def test_a_command_that_does_not_start_is_named(machine: Machine, command: str, 
     (line,) = result.stderr.splitlines()
     assert line.startswith("fracgpu run: ")
     assert text in line
+    assert machine.prefixes() == []
+
+
+def test_a_script_whose_interpreter_is_missing_is_not_said_to_be_missing_itself(machine: Machine) -> None:
+    script = machine.driver_root / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    result = machine.run("--memory", "1Gi", "--", script)
+    assert result.returncode == 126
+    assert f"command {script}: is there, and the interpreter or loader that it names is not; correct" in result.stderr
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&- >&- 2>&-"])
+def test_the_exit_status_does_not_depend_on_who_listens(machine: Machine, redirection: str) -> None:
+    script = f'"$@" {redirection}'
+    for arguments, status in (
+        (["--memory", "1Gi", "--", "sh", "-c", "exit 7"], 7),
+        (["--memory", "1Gi", "--gpu", "9", "--", "true"], 125),
+        (["--memory", "0", "--", "true"], 2),
+    ):
+        command = ["sh", "-c", script, "sh", *machine.arguments(*arguments)]
+        assert subprocess.run(command, env=machine.environment(), check=False).returncode == status
+    assert machine.prefixes() == []
+
+
+def test_a_reader_that_went_away_changes_no_exit_status(machine: Machine) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = machine.arguments("--memory", "1Gi", "--", "sh", "-c", "exit 7")
+    try:
+        result = subprocess.run(arguments, env=machine.environment(), stderr=writer, check=False)
+    finally:
+        os.close(writer)
+    assert result.returncode == 7
     assert machine.prefixes() == []
 
 
@@ -138,7 +173,8 @@ USAGE = [
     ("no memory", ["--", "true"], "--memory"),
     ("no command", ["--memory", "1Gi"], "the command: is missing; give it after --"),
     ("no command after the dashes", ["--memory", "1Gi", "--"], "the command: is missing"),
-    ("no dashes", ["--memory", "1Gi", "true"], "unrecognized arguments: true"),
+    ("no dashes", ["--memory", "1Gi", "true"], "unrecognized arguments: true; the command goes after --"),
+    ("unknown option", ["--memory", "1Gi", "--colour", "--", "true"], "unrecognized arguments: --colour; see fracgpu"),
     ("not a quantity", ["--memory", "2GiB", "--", "true"], "'2GiB' is not a quantity; give an amount, as 2Gi"),
     ("percent", ["--memory", "25%", "--", "true"], "'25%' is a share of a card; give an amount, as 2Gi"),
     ("zero", ["--memory", "0", "--", "true"], "less than 1Mi"),
@@ -148,6 +184,9 @@ USAGE = [
     ("cores negative", ["--memory", "1Gi", "--cores=-1", "--", "true"], "whole percentage"),
     ("cores no number", ["--memory", "1Gi", "--cores", "3.5", "--", "true"], "whole percentage"),
     ("no such root", ["--memory", "1Gi", "--driver-root", "/no/such", "--", "true"], "'/no/such' is not a directory"),
+    ("absurd cores", ["--memory", "1Gi", "--cores", "9" * 5000, "--", "true"], "is not a whole percentage"),
+    ("absurd root", ["--memory", "1Gi", "--driver-root", "x" * 5000, "--", "true"], "is not a directory"),
+    ("trailing space", ["--memory", "2Gi ", "--", "true"], "'2Gi ' is not a quantity"),
     ("abbreviation", ["--mem", "1Gi", "--", "true"], "--mem"),
 ]
 
@@ -184,6 +223,7 @@ def test_what_can_not_be_run_is_one_line_with_a_remedy_and_status_125(machine: M
         (["--driver-root", str(empty)], {}, "no libcuda.so.<version> in any library directory; install"),
         ([], {"FRACGPU_NATIVE_DIR": str(empty)}, "are not built; run `make native`"),
         ([], {"FRACGPU_FAKE_GPU": str(empty / "none")}, "NVML: does not work"),
+        (["--gpu", "9" * 5000], {}, "99: is none of the 2 on this machine"),
         ([], {"CUDA_VISIBLE_DEVICES": ""}, "which hides every GPU; unset it, or choose with --gpu"),
     ]
     for arguments, env, text in cases:
@@ -262,7 +302,7 @@ def test_what_a_command_leaves_running_keeps_its_limit(machine: Machine) -> None
     # The background process closes our pipes, or we would wait for it.
     script = f"{hold} driver 512 >out 2>&1 </dev/null & while ! grep -q ready out; do sleep 0.05; done; echo $!"
     result = machine.run("--memory", "1Gi", "--", "sh", "-c", f"cd {machine.driver_root}; {script}")
-    assert "1 process(es) of the command still run, under the same limit" in result.stderr
+    assert "processes of the command still run, under the same limit; a later fracgpu run cleans up" in result.stderr
     (prefix,) = machine.prefixes()
     machine.run("--memory", "1Gi", "--", "true")
     assert machine.prefixes() == [prefix]

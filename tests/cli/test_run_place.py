@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from fracgpu.cli.errors import RunRefused
+from fracgpu.cli.run_command import place
 from fracgpu.cli.run_command.place import (
     make_prefix_directory,
+    name_prefix,
     own_prefixes,
     prefix_users,
     remove_stale_prefixes,
@@ -35,6 +39,7 @@ def proc(tmp_path: Path) -> Path:
 def process(proc: Path, pid: int, environ: bytes) -> None:
     (proc / str(pid)).mkdir(parents=True)
     (proc / str(pid) / "environ").write_bytes(environ)
+    (proc / str(pid) / "maps").write_bytes(b"7f00-7f01 r--p 00000000 00:01 5 /usr/lib/libc.so.6\n")
 
 
 def dead_prefix(directory: Path) -> Path:
@@ -118,6 +123,71 @@ def test_a_prefix_that_a_process_may_still_load_from_stays(tmp_path: Path, proc:
     assert remove_stale_prefixes([tmp_path], proc=proc) == ()
 
 
+@pytest.mark.parametrize(
+    "variable", ["LD_LIBRARY_PATH={}", "LD_LIBRARY_PATH={}:/opt", "LD_LIBRARY_PATH=/opt:{}/driver"]
+)
+def test_any_variable_that_leads_to_a_prefix_keeps_it(tmp_path: Path, proc: Path, variable: str) -> None:
+    prefix = dead_prefix(tmp_path)
+    process(proc, 11, variable.format(prefix).encode())
+    assert prefix_users(prefix, proc=proc) == {11}
+
+
+def test_a_prefix_of_which_a_library_is_loaded_stays(tmp_path: Path) -> None:
+    """The program has no environment, and took no slot yet."""
+    prefix = dead_prefix(tmp_path)
+    library = prefix / "libcuda.so.1"
+    library.write_bytes(b"shim")
+    program = (
+        "import mmap, sys\n"
+        "with open(sys.argv[1], 'rb') as file:\n"
+        "    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
+        "print('mapped', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(library)]
+    with subprocess.Popen(command, env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as user:
+        assert user.stdout is not None
+        assert user.stdout.readline() == "mapped\n"
+        assert prefix_users(prefix) == {user.pid}
+        assert remove_stale_prefixes([tmp_path]) == ()
+    assert remove_stale_prefixes([tmp_path]) == (prefix,)
+
+
+def test_a_process_that_can_not_be_seen_for_a_moment_keeps_a_prefix(
+    tmp_path: Path, proc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of execve(2) a process has no environment to show."""
+    prefix = dead_prefix(tmp_path)
+    process(proc, 11, b"")
+    really = place._processes_naming
+    looks: list[int] = []
+
+    def look(prefix: Path, proc: Path) -> list[int]:
+        found = list(really(prefix, proc))
+        looks.append(len(found))
+        (proc / "11" / "environ").write_bytes(f"FRACGPU_PREFIX={prefix}\0".encode())
+        return found
+
+    monkeypatch.setattr(place, "_processes_naming", look)
+    assert remove_stale_prefixes([tmp_path], proc=proc) == ()
+    assert looks == [0, 1]
+
+
+def test_prefixes_of_other_machines_and_containers_are_not_ours_to_judge(
+    tmp_path: Path, proc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share the directory, and their processes are in no /proc of ours."""
+    prefix = dead_prefix(tmp_path)
+    really = os.uname()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(os, "uname", lambda: os.uname_result((really[0], "other", *really[2:])))
+        assert remove_stale_prefixes([tmp_path], proc=proc) == ()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(place, "_PID_NAMESPACE", tmp_path)
+        assert remove_stale_prefixes([tmp_path], proc=proc) == ()
+    assert remove_stale_prefixes([tmp_path], proc=proc) == (prefix,)
+
+
 def test_a_broken_state_file_does_not_keep_a_prefix(tmp_path: Path, proc: Path) -> None:
     prefix = dead_prefix(tmp_path)
     allocation_path(prefix, "run", STATE_FILE).write_bytes(b"x" * abi.STATE_HEADER_BYTES)
@@ -127,14 +197,14 @@ def test_a_broken_state_file_does_not_keep_a_prefix(tmp_path: Path, proc: Path) 
 def test_what_is_not_ours_is_not_touched(tmp_path: Path, proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "elsewhere"
     target.mkdir()
-    (tmp_path / "fracgpu-run-link").symlink_to(target)
-    (tmp_path / "fracgpu-run-file").write_text("")
+    (tmp_path / f"{name_prefix()}link").symlink_to(target)
+    (tmp_path / f"{name_prefix()}file").write_text("")
     assert list(own_prefixes([tmp_path])) == []
     prefix = dead_prefix(tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: prefix.stat().st_uid + 1)
     assert remove_stale_prefixes([tmp_path], proc=proc) == ()
     assert sorted(path.name for path in tmp_path.iterdir() if path != proc) == sorted(
-        ["elsewhere", "fracgpu-run-link", "fracgpu-run-file", prefix.name]
+        ["elsewhere", f"{name_prefix()}link", f"{name_prefix()}file", prefix.name]
     )
 
 

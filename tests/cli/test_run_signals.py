@@ -1,19 +1,24 @@
 """Signals: each reaches the command once, whoever sent it, and fracgpu itself outlives it to clean up."""
 
+import errno
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from fracgpu.cli.main import main
 from fracgpu.cli.run_command import run
+from fracgpu.cli.run_command.child import HeldSignals
 from fracgpu.cli.run_command.options import RunOptions
-from tests.cli.machine import Machine
+from tests.cli.machine import DEADLINE_SECONDS, Machine
 
 FORWARDED = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH"]
 # Counts what it is sent; ends, with the counts, at SIGALRM, which fracgpu does not know.
@@ -152,6 +157,81 @@ def test_ctrl_c_ends_a_plain_command_and_leaves_nothing(machine: Machine) -> Non
     os.write(terminal, b"\x03")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGINT
     os.close(terminal)
+    assert machine.prefixes() == []
+
+
+def test_a_terminal_that_goes_away_ends_the_command(machine: Machine) -> None:
+    """As after a lost ssh connection. The kernel tells the leader of the session alone, which fracgpu is."""
+    end = machine.driver_root / "end"
+    os.mkfifo(end)
+    program = (
+        "import os, signal, sys\n"
+        "end = os.open(sys.argv[1], os.O_WRONLY)\n"
+        "signal.signal(signal.SIGHUP, lambda *_: sys.exit(os.write(end, b'hung up') - 7))\n"
+        "print('ready', flush=True)\n"
+        "signal.pause()\n"
+    )
+    pid, terminal = on_terminal(machine, program, str(end))
+    reader = os.open(end, os.O_RDONLY)
+    read_until(terminal, "ready")
+    os.close(terminal)
+    try:
+        assert select.select([reader], [], [], DEADLINE_SECONDS)[0], "the command was not told"
+        assert os.read(reader, 64) == b"hung up"
+    except AssertionError:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    finally:
+        os.close(reader)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert machine.prefixes() == []
+
+
+def test_a_command_of_another_user_can_not_be_signalled_and_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sudo and its kind. Giving up on it would leave it running without anybody who cleans up."""
+    reader, writer = os.pipe()
+
+    def refuse(_: int, number: int) -> None:
+        assert number == signal.SIGTERM
+        os.close(writer)
+        raise PermissionError(1, "Operation not permitted")
+
+    try:
+        with HeldSignals() as signals:
+            pid = signals.start(["sh", "-c", f"read line <&{reader}; exit 5"], dict(os.environ))
+            really = os.kill
+            really(os.getpid(), signal.SIGTERM)
+            monkeypatch.setattr(os, "kill", refuse)
+            assert signals.wait(pid) == 5
+    finally:
+        os.close(reader)
+
+
+def test_an_interrupt_while_the_driver_is_asked_is_no_traceback(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "_list_gpus", interrupted)
+    arguments = ["run", "--memory", "1Gi", "--driver-root", str(machine.driver_root), "--", "true"]
+    assert main(arguments) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == ""
+
+
+def test_a_full_disk_is_said_where_it_is(
+    machine: Machine, prepared: RunOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run, "install_libraries", full)
+    assert run.run_command(prepared) == run.EXIT_REFUSED
+    text = capsys.readouterr().err
+    assert text.startswith(f"fracgpu run: temporary directory {machine.temporary}/fracgpu-run-")
+    assert text.endswith(
+        "can not be filled: No space left on device; make room there, or set TMPDIR to another directory\n"
+    )
     assert machine.prefixes() == []
 
 

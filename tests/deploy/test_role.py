@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from fracgpu.kubeletplugin.cluster import ClaimStatusApi, ClusterApi
+from fracgpu.kubeletplugin.api.cluster import ClaimStatusApi, ClusterApi
+from fracgpu.kubeletplugin.api.kubernetes_cluster import KubernetesCluster
 from fracgpu.kubeletplugin.errors import Refused
-from fracgpu.kubeletplugin.kubernetes_cluster import KubernetesCluster
 from fracgpu.sim import manifests
 from fracgpu.sim.api.access import Access
 from fracgpu.sim.api.rbac import Permission

@@ -20,14 +20,14 @@ import pytest
 from fracgpu.driver.gpu import Gpu
 from fracgpu.driver.inventory import GpuMemory, GpuProcess
 from fracgpu.driver.names import API_VERSION, CONFIG_KIND, DRIVER_NAME, ClaimUid, GpuUuid
-from fracgpu.kubeletplugin.checkpoint import CheckpointStore, ClaimEntry
-from fracgpu.kubeletplugin.claim import ClaimRef
-from fracgpu.kubeletplugin.cluster import SliceEvent, SliceList
+from fracgpu.kubeletplugin.api.cluster import SliceEvent, SliceList
 from fracgpu.kubeletplugin.errors import Conflict, NotFound
-from fracgpu.kubeletplugin.files import Files
-from fracgpu.kubeletplugin.janitor import GRACE_SECONDS, Janitor
+from fracgpu.kubeletplugin.janitor.janitor import GRACE_SECONDS, Janitor
 from fracgpu.kubeletplugin.options import PluginOptions
-from fracgpu.kubeletplugin.preparer import ClaimPreparer
+from fracgpu.kubeletplugin.prepare.checkpoint import CheckpointStore, ClaimEntry
+from fracgpu.kubeletplugin.prepare.claim import ClaimRef
+from fracgpu.kubeletplugin.prepare.files import Files
+from fracgpu.kubeletplugin.prepare.preparer import ClaimPreparer
 
 GIB = 1024**3
 DRIVER_VERSION = "580.65.06"

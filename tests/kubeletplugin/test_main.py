@@ -15,8 +15,8 @@ from typing import Any
 import grpc
 import pytest
 
-from fracgpu.kubeletplugin.claim import ClaimRef
 from fracgpu.kubeletplugin.main import main
+from fracgpu.kubeletplugin.prepare.claim import ClaimRef
 from fracgpu.native.fake_gpu import MACHINE_ENV, FakeGpuSpec, create_machine
 from fracgpu.native.libraries import NativeLibraries
 from fracgpu.proto.dra.v1 import api_pb2, api_pb2_grpc

@@ -61,7 +61,7 @@ def test_imports_follow_the_direction(package: str) -> None:
     ("package", "source"),
     [
         ("driver", "from fracgpu.cdi import spec"),
-        ("controller", "import fracgpu.kubeletplugin.plan"),
+        ("controller", "import fracgpu.kubeletplugin.prepare.plan"),
         ("kubeletplugin", "from fracgpu import controller"),
         ("cdi", "def late():\n    from fracgpu.native import abi"),
         ("sim", "from cli import main"),

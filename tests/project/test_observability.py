@@ -7,8 +7,8 @@ import yaml
 
 from fracgpu.driver.log import FIELDS
 from fracgpu.driver.telemetry import BUILD_INFO
-from fracgpu.kubeletplugin.metrics import REMOVAL_KINDS, SLICE_OUTCOMES, STATUS_OUTCOMES
-from fracgpu.kubeletplugin.metrics_catalogue import CATALOGUE
+from fracgpu.kubeletplugin.telemetry.catalogue import CATALOGUE
+from fracgpu.kubeletplugin.telemetry.metrics import REMOVAL_KINDS, SLICE_OUTCOMES, STATUS_OUTCOMES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/user/observability.md").read_text()
 ROW = re.compile(r"^\| `(fracgpu_\w+)` \| (\w+) \| ([^|]*?) ?\| ([^|]*?) ?\| (.+) \|$", re.MULTILINE)

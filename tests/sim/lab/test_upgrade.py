@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from fracgpu.driver.names import DRIVER_NAME
-from fracgpu.kubeletplugin.janitor import Janitor
-from fracgpu.kubeletplugin.kubernetes_cluster import KubernetesCluster
+from fracgpu.kubeletplugin.api.kubernetes_cluster import KubernetesCluster
+from fracgpu.kubeletplugin.janitor.janitor import Janitor
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.native.fake_gpu import set_lost
 from fracgpu.native.libraries import DIRECTORY_ENV, NativeLibraries, library_digest

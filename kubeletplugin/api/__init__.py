@@ -1,0 +1,1 @@
+"""What the plugin needs of the Kubernetes API."""

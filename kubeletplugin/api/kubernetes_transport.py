@@ -1,0 +1,193 @@
+"""Requests to the API server over the official client's connection, with bytes of our own.
+
+Of the client we use what is tedious and proven: finding the server and the credentials, renewing tokens, TLS. Requests
+and answers go past its models and its JSON encoder: models drop what they do not know, and the encoder's spacing makes
+objects that the API server later refuses to update (fields that are compared byte by byte).
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import urllib3
+from kubernetes import client, config
+
+from fracgpu.kubeletplugin.api.cluster import Json
+from fracgpu.kubeletplugin.errors import ClusterError, Conflict, Forbidden, Immutable, NotFound, Refused, Unavailable
+
+JSON: Final = "application/json"
+MERGE_PATCH: Final = "application/merge-patch+json"
+PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
+
+# The kubelet gives a whole Prepare 45 s; one answer of a healthy API server takes milliseconds.
+CONNECT_SECONDS: Final = 5.0
+READ_SECONDS: Final = 15.0
+_MAX_ERROR_TEXT: Final = 300
+_NO_QUERY: Final[Mapping[str, str]] = MappingProxyType({})
+_GONE: Final = 410
+# What the API server's validation says of a changed immutable field, whatever the field.
+_IMMUTABLE: Final = "field is immutable"
+# A missing right to one driver's entries of status.devices is found by validation, not by the authorizer (1.36).
+_MISSING_RIGHT: Final = 'requires resource="resourceclaims/'
+
+
+class KubernetesTransport:
+    """The connection to the API server that a kubeconfig file, or the pod's service account, points to."""
+
+    def __init__(self, kubeconfig: Path | None) -> None:
+        """Read the connection settings; nothing is sent yet. Raises Unavailable when they are missing or wrong."""
+        configuration: Any = client.Configuration()
+        try:
+            if kubeconfig is None:
+                config.load_incluster_config(client_configuration=configuration)
+            else:
+                config.load_kube_config(
+                    config_file=str(kubeconfig), client_configuration=configuration, persist_config=False
+                )
+        except Exception as error:
+            # The loader lets the YAML parser's errors through, and those of its own indexing into what it parsed.
+            place = f"kubeconfig {kubeconfig}" if kubeconfig else "service account of this pod"
+            raise Unavailable(
+                place, " ".join(str(error).split()), remedy="give --kubeconfig, or run in a pod with a token"
+            ) from error
+        self._client: Any = client.ApiClient(configuration)
+        self._host: str = configuration.host.rstrip("/")
+
+    def close(self) -> None:
+        """Drop all connections."""
+        self._client.rest_client.pool_manager.clear()
+
+    def json(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Json | None = None,
+        query: Mapping[str, str] = _NO_QUERY,
+        content_type: str = JSON,
+        read_seconds: float = READ_SECONDS,
+    ) -> Json:
+        """Send `body`, canonically encoded, and return the object that comes back. Raises ClusterError."""
+        content = None if body is None else encode(body)
+        return decode(
+            path,
+            self.exchange(method, path, content, query=query, content_type=content_type, read_seconds=read_seconds),
+        )
+
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        *,
+        query: Mapping[str, str] = _NO_QUERY,
+        content_type: str = JSON,
+        accept: str = JSON,
+        read_seconds: float = READ_SECONDS,
+    ) -> bytes:
+        """Send `content` and return the bytes of the answer. Raises ClusterError."""
+        response = self.send(
+            method,
+            path,
+            content=content,
+            query=query,
+            content_type=content_type,
+            accept=accept,
+            read_seconds=read_seconds,
+        )
+        try:
+            return response.read()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise unavailable(path, str(error)) from error
+        finally:
+            response.release_conn()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        read_seconds: float,
+        content: bytes | None = None,
+        query: Mapping[str, str] = _NO_QUERY,
+        content_type: str = JSON,
+        accept: str = JSON,
+    ) -> urllib3.BaseHTTPResponse:
+        """Send a request and return the answer, its body not read yet; the caller closes it. Raises ClusterError."""
+        headers: dict[str, Any] = {"Accept": accept, "User-Agent": "fracgpu-kubeletplugin"}
+        if content is not None:
+            headers["Content-Type"] = content_type
+        url = f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
+        try:
+            # Reads a projected token again from time to time, and fails while that is being replaced or gone.
+            self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
+            response: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
+                method,
+                url,
+                body=content,
+                headers=headers,
+                preload_content=False,
+                retries=False,
+                timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, read_seconds), read=read_seconds),
+            )
+        except (urllib3.exceptions.HTTPError, OSError, config.ConfigException) as error:
+            raise unavailable(path, str(error)) from error
+        if not 200 <= response.status < 300:
+            raise _failure(f"{method} {path}", response)
+        return response
+
+
+def encode(body: Json) -> bytes:
+    """Return canonical JSON: the encoding in which the API server would write it too."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def decode(path: str, content: bytes) -> Json:
+    """Return the JSON object in an answer. Raises Unavailable, naming the path, when it is none."""
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise unavailable(path, "the answer is no JSON") from error
+    if not isinstance(document, dict):
+        raise unavailable(path, "the answer is no JSON object")
+    return document
+
+
+def unavailable(path: str, what: str) -> Unavailable:
+    """Return the error of an API server that does not answer as it should."""
+    return Unavailable(f"API server {path}", what, remedy="it is tried again; check the connection if it lasts")
+
+
+def _failure(subject: str, response: urllib3.BaseHTTPResponse) -> ClusterError:
+    try:
+        content = response.read()
+    except (urllib3.exceptions.HTTPError, OSError):
+        content = b""
+    finally:
+        response.release_conn()
+    status = response.status
+    full = _message(content)
+    what = f"status {status}: {full[:_MAX_ERROR_TEXT]}"
+    if status == 404:
+        return NotFound(subject, what, remedy="create the object, or check its name")
+    if status in (409, _GONE):
+        return Conflict(subject, what, remedy="read it again and retry")
+    if status == 429 or status >= 500:
+        return Unavailable(subject, what, remedy="it is tried again; look at the API server if it lasts")
+    kind: type[Refused] = Refused
+    if status == 422 and _IMMUTABLE in full:
+        # Said first: a changed allocation is also something that the plugin has no right to, but did not mean to do.
+        kind = Immutable
+    elif status == 403 or (status == 422 and _MISSING_RIGHT in full):
+        kind = Forbidden
+    return kind(subject, what, remedy="check the plugin's RBAC rules and the cluster's admission policies")
+
+
+def _message(content: bytes) -> str:
+    try:
+        return str(json.loads(content)["message"])
+    except (ValueError, KeyError, TypeError):
+        return content.decode(errors="replace")

@@ -1,0 +1,1 @@
+"""The GPUs of the node: found, asked within a time limit, watched."""

@@ -1,0 +1,1 @@
+"""What the kubelet sees: two sockets and the services behind them."""

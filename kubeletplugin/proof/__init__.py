@@ -1,0 +1,1 @@
+"""What containers really do with their allocations, told on the claim."""

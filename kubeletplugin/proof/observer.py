@@ -1,0 +1,207 @@
+"""Looks at every allocation of this node, each second, and tells whoever listens.
+
+The plugin promised limits when it prepared a claim; here it checks that they hold, from outside of the container: the
+driver's list of processes, what the kernel says of each, and the accounts that the interceptor keeps. Nothing is
+written, and the node lock is not taken (the checkpoint is replaced as a whole), so no Prepare has to wait for a look.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from fracgpu.driver.errors import FracgpuError
+from fracgpu.driver.inventory import GpuInventory
+from fracgpu.driver.names import ClaimUid
+from fracgpu.kubeletplugin.background import Wait
+from fracgpu.kubeletplugin.options import PluginOptions
+from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord, CheckpointStore, ClaimEntry
+from fracgpu.kubeletplugin.prepare.claim import ClaimRef
+from fracgpu.kubeletplugin.prepare.edits import library_directories
+from fracgpu.kubeletplugin.prepare.preparer import LIBRARY_DIRECTORY
+from fracgpu.kubeletplugin.proof.evidence import AllocationEvidence
+from fracgpu.kubeletplugin.proof.look import (
+    EvidenceCollector,
+    GpuLook,
+    StoredLibraries,
+    candidates_by_gpu,
+    look_at_gpu,
+)
+from fracgpu.kubeletplugin.proof.members import ClaimConsumers, Members
+from fracgpu.kubeletplugin.proof.observation import AllocationObservation, GpuObservation, NodeObservation, Truth
+from fracgpu.kubeletplugin.proof.processes import PROC_ROOT, ProcessTable
+from fracgpu.kubeletplugin.proof.verdict import Suspicions, driver_bytes, enforced, suspicions, within_limit
+from fracgpu.kubeletplugin.proof.verdict_node import compatible, prepared
+from fracgpu.native.state_file import StateSnapshot
+
+_LOG: Final = logging.getLogger(__name__)
+_INTERVAL_SECONDS: Final = 1.0
+# Which GPUs there are hardly changes, and asking takes a dozen calls for each of them.
+_LOOKS_PER_LISTING: Final = 30
+
+Listener = Callable[[NodeObservation], None]
+"""Is told of every look, in the observer's thread; must not block."""
+
+
+class Observer:
+    """Observes this node. One thread calls `run`; `latest` may be called from any."""
+
+    def __init__(
+        self,
+        *,
+        options: PluginOptions,
+        inventory: GpuInventory,
+        checkpoints: CheckpointStore,
+        consumers: ClaimConsumers,
+        machine: str,
+        listeners: Sequence[Listener] = (),
+        proc_root: Path = PROC_ROOT,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._options = options
+        self._inventory = inventory
+        self._checkpoints = checkpoints
+        self._consumers = consumers
+        self._members = Members(consumers)
+        self._directories = library_directories(machine)
+        self._listeners = tuple(listeners)
+        self._table = ProcessTable(proc_root)
+        self._now = now
+        self._listed: tuple[str, ...] = ()
+        self._looks_to_listing = 0
+        self._suspicions: dict[str, Suspicions] = {}
+        self._said: str | None = None
+        self._lock = threading.Lock()
+        self._latest: NodeObservation | None = None
+
+    def run(self, wait: Wait) -> None:
+        """Look until `wait` says stop. Whatever goes wrong is logged, once as long as it stays the same."""
+        while True:
+            try:
+                self.look()
+                self._said = None
+            except Exception as error:
+                self._say(error)
+            if wait(_INTERVAL_SECONDS):
+                return
+
+    def latest(self) -> NodeObservation | None:
+        """Return what the last look that succeeded saw; None before the first."""
+        with self._lock:
+            return self._latest
+
+    def look(self) -> NodeObservation:
+        """Look once, tell the listeners, and return what was seen. Raises CheckpointInvalid or OSError."""
+        checkpoint = self._checkpoints.load()
+        by_gpu = candidates_by_gpu(checkpoint)
+        gpus = tuple(
+            look_at_gpu(self._inventory, self._table, self._members, gpu_uuid=uuid, candidates=by_gpu.get(uuid, ()))
+            for uuid in dict.fromkeys((*self._gpu_uuids(), *by_gpu))
+        )
+        stored = StoredLibraries(self._options.state_dir / LIBRARY_DIRECTORY, self._table)
+        collector = EvidenceCollector(
+            self._options, gpus, table=self._table, stored=stored, directories=self._directories
+        )
+        before, self._suspicions = self._suspicions, {}
+        observation = NodeObservation(
+            allocations=tuple(
+                self._judge(collector.collect(entry, record), before)
+                for entry in checkpoint.entries.values()
+                for record in entry.allocations
+            ),
+            gpus=tuple(_observed_gpu(gpu) for gpu in gpus),
+        )
+        self._members.keep_only(frozenset(self._suspicions))
+        self._consumers.keep_only(checkpoint.entries)
+        self._publish(observation)
+        return observation
+
+    def _gpu_uuids(self) -> tuple[str, ...]:
+        """Return the UUIDs of all GPUs; those of the last listing while the driver does not answer."""
+        if self._looks_to_listing == 0:
+            try:
+                self._listed = tuple(gpu.uuid for gpu in self._inventory.list_gpus())
+            except FracgpuError as error:
+                _LOG.debug("GPUs not listed", extra={"error": str(error)})
+                return self._listed
+            self._looks_to_listing = _LOOKS_PER_LISTING
+        self._looks_to_listing -= 1
+        return self._listed
+
+    def _judge(self, evidence: AllocationEvidence, before: Mapping[str, Suspicions]) -> AllocationObservation:
+        entry, record = evidence.entry, evidence.record
+        earlier = before.get(record.allocation_id, frozenset())
+        self._suspicions[record.allocation_id] = suspicions(evidence)
+        account = evidence.account if isinstance(evidence.account, StateSnapshot) else None
+        return AllocationObservation(
+            claim=_claim(entry),
+            record=record,
+            library_digest=entry.library_digest,
+            prepared=prepared(evidence),
+            enforced=enforced(evidence, earlier),
+            within_limit=within_limit(evidence, earlier),
+            compatible=compatible(evidence),
+            used_bytes=account.used_bytes if account else None,
+            peak_bytes=account.peak_bytes if account else None,
+            refusals=account.refusals if account else None,
+            processes=len(evidence.processes),
+            driver_bytes=driver_bytes(evidence),
+            observed_at=self._now(),
+        )
+
+    def _publish(self, observation: NodeObservation) -> None:
+        with self._lock:
+            former, self._latest = self._latest, observation
+        _log_changes(former, observation)
+        for listener in self._listeners:
+            try:
+                listener(observation)
+            except Exception:
+                _LOG.exception("a listener failed on an observation")
+
+    def _say(self, error: Exception) -> None:
+        if str(error) != self._said:
+            _LOG.warning("allocations not observed", extra={"error": str(error)}, exc_info=not _is_expected(error))
+        self._said = str(error)
+
+
+def _is_expected(error: Exception) -> bool:
+    return isinstance(error, (FracgpuError, OSError))
+
+
+def _claim(entry: ClaimEntry) -> ClaimRef:
+    return ClaimRef(entry.namespace, entry.name, ClaimUid(entry.claim_uid))
+
+
+def _observed_gpu(gpu: GpuLook) -> GpuObservation:
+    return GpuObservation(
+        gpu_uuid=gpu.gpu_uuid,
+        healthy=gpu.silent is None,
+        memory=gpu.memory,
+        foreign_processes=gpu.foreign_processes,
+        hidden_processes=len(gpu.hidden_pids),
+    )
+
+
+def _log_changes(former: NodeObservation | None, observation: NodeObservation) -> None:
+    """Log where enforcement was lost and where it came back: what the claim's condition says too."""
+    earlier = {one.record.allocation_id: one.enforced.truth for one in former.allocations} if former else {}
+    for one in observation.allocations:
+        truth, was = one.enforced.truth, earlier.get(one.record.allocation_id)
+        if truth is was or Truth.FALSE not in (truth, was):
+            continue
+        fields = _fields(one.claim, one.record) | {"reason": one.enforced.reason, "detail": one.enforced.message}
+        if truth is Truth.FALSE:
+            _LOG.warning("limits are not enforced", extra=fields)
+        else:
+            _LOG.info("limits are no longer bypassed", extra=fields)
+
+
+def _fields(claim: ClaimRef, record: AllocationRecord) -> dict[str, str]:
+    return {
+        "claim": f"{claim.namespace}/{claim.name}",
+        "gpu": record.gpu_uuid,
+        "allocation": record.allocation_id,
+    }

@@ -1,0 +1,183 @@
+"""Judges an allocation by the evidence of a look: the conditions on the claim. Pure.
+
+A violation counts when two looks in a row show it. A process that is starting or ending is in between for a moment: the
+driver still lists it after its slot is free, and its mounts vanish before its PID does. What is seen for the first time
+is a suspicion, and the look judges as if that process were not there; so one of an innocent program never shows, and a
+real one shows a second later.
+
+No reason changes its meaning; docs/user/proof.md explains each.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from fracgpu.driver.quantity import format_mib
+from fracgpu.kubeletplugin.proof.evidence import AllocationEvidence, FileTrouble, ProcessEvidence, Trouble
+from fracgpu.kubeletplugin.proof.observation import Finding, Truth
+from fracgpu.native.state_file import StateSnapshot
+
+Suspicion = tuple[str, int, int]
+"""Kind of a violation, PID (0: of the allocation as a whole), start time of the process."""
+
+Suspicions = frozenset[Suspicion]
+
+# What the driver counts of a process beyond its allocations (context, modules) and the limit does not: 150 to 600 MiB
+# in practice. Only what is clearly more than that was allocated past the interceptor.
+DRIVER_ALLOWANCE_BYTES: Final = 1 << 30
+
+_REPLACED: Final = "replaced"
+_SLOTLESS: Final = "slotless"
+_DAMAGED: Final = "damaged"
+_HIDDEN: Final = "hidden"
+_UNLISTED: Final = "unlisted"
+_OVER_ACCOUNT: Final = "over-account"
+_OVER_DRIVER: Final = "over-driver"
+
+
+def suspicions(evidence: AllocationEvidence) -> Suspicions:
+    """Return everything in `evidence` that would be a violation if the next look shows it too."""
+    found = {_about(_REPLACED, process) for process in evidence.processes if process.replaced is not None}
+    found |= {(_HIDDEN, pid, 0) for pid in evidence.hidden_pids}
+    account = evidence.account
+    if isinstance(account, FileTrouble):
+        if _is_damage(account, evidence):
+            found.add((_DAMAGED, 0, 0))
+    else:
+        found |= {_about(_SLOTLESS, process) for process in evidence.processes if not process.has_slot}
+        if not evidence.processes and evidence.silent is None and account.used_bytes > 0:
+            found.add((_UNLISTED, 0, 0))
+        if evidence.record.limited and account.used_bytes > evidence.record.memory_bytes:
+            found.add((_OVER_ACCOUNT, 0, 0))
+    if evidence.record.limited and _beyond_allowance(evidence):
+        found.add((_OVER_DRIVER, 0, 0))
+    return frozenset(found)
+
+
+def driver_bytes(evidence: AllocationEvidence) -> int | None:
+    """Return what the driver counts for the allocation's processes, in bytes.
+
+    None when it does not say, or when a process has further allocations of the GPU.
+    """
+    counts = [process.driver_bytes for process in evidence.processes if process.sole]
+    known = [count for count in counts if count is not None]
+    return sum(known) if evidence.silent is None and len(known) == len(evidence.processes) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """Evidence with the suspicions of this look and those that the look before had too."""
+
+    evidence: AllocationEvidence
+    suspected: Suspicions
+    confirmed: Suspicions
+
+    def has(self, kind: str) -> bool:
+        return any(one[0] == kind for one in self.confirmed)
+
+    def guilty(self, kind: str) -> list[ProcessEvidence]:
+        return [process for process in self.evidence.processes if _about(kind, process) in self.confirmed]
+
+    def clean(self) -> list[ProcessEvidence]:
+        kinds = (_REPLACED, _SLOTLESS)
+        return [p for p in self.evidence.processes if not any(_about(kind, p) in self.suspected for kind in kinds)]
+
+
+def enforced(evidence: AllocationEvidence, before: Suspicions) -> Finding:
+    """Return whether the interceptor is in place for every process; `before` are the suspicions of the last look."""
+    suspected = suspicions(evidence)
+    case = _Case(evidence, suspected, suspected & before)
+    rules: tuple[Callable[[_Case], Finding | None], ...] = (_violated, _unknown, _attached)
+    return next(finding for rule in rules if (finding := rule(case)) is not None)
+
+
+def _violated(case: _Case) -> Finding | None:
+    total = len(case.evidence.processes)
+    if guilty := case.guilty(_REPLACED):
+        replaced = guilty[0].replaced
+        where = f"at {replaced.path} lies {replaced.found}" if replaced else ""
+        who = _who(guilty, total)
+        return Finding(Truth.FALSE, "LibraryReplaced", f"{who} a driver library without limits: {where}")
+    if guilty := case.guilty(_SLOTLESS):
+        what = f"{_who(guilty, total)} the GPU without the interceptor: what is allocated that way is not limited"
+        return Finding(Truth.FALSE, "LibraryNotLoaded", what)
+    account = case.evidence.account
+    if isinstance(account, FileTrouble) and case.has(_DAMAGED):
+        return Finding(Truth.FALSE, "AccountDamaged", f"the state file {account.what}: what is used can not be told")
+    return None
+
+
+def _unknown(case: _Case) -> Finding | None:
+    evidence = case.evidence
+    if evidence.silent is not None:
+        return Finding(Truth.UNKNOWN, "DriverSilent", f"GPU {evidence.record.gpu_uuid}: {evidence.silent}")
+    if case.has(_HIDDEN):
+        pids = ", ".join(str(pid) for kind, pid, _ in sorted(case.confirmed) if kind == _HIDDEN)
+        what = f"the driver lists processes that the plugin can not see (PID {pids}): run it with hostPID"
+        return Finding(Truth.UNKNOWN, "ProcessNotVisible", what)
+    account = evidence.account
+    if isinstance(account, FileTrouble) and account.kind in (Trouble.UNREADABLE, Trouble.OTHER_VERSION):
+        return Finding(Truth.UNKNOWN, "AccountUnreadable", f"the state file {account.what}")
+    if isinstance(account, StateSnapshot) and case.has(_UNLISTED):
+        used = format_mib(account.used_bytes)
+        what = f"{len(account.processes)} processes hold {used} by their account, but the driver lists none of them"
+        return Finding(Truth.UNKNOWN, "ProcessNotVisible", f"{what}: run the plugin with hostPID")
+    return None
+
+
+def _attached(case: _Case) -> Finding:
+    evidence = case.evidence
+    clean = case.clean() if isinstance(evidence.account, StateSnapshot) else []
+    if not clean:
+        return Finding(Truth.UNKNOWN, "NoProcess", "no process of the claim uses the GPU, so there is nothing to see")
+    counted = "1 process has" if len(clean) == 1 else f"{len(clean)} processes have"
+    if not evidence.record.limited:
+        what = f"there is no limit to enforce: the whole GPU may be used; {counted} the interceptor, for the account"
+        return Finding(Truth.TRUE, "NoLimit", what)
+    limit = format_mib(evidence.record.memory_bytes)
+    return Finding(Truth.TRUE, "InterceptorAttached", f"{counted} the interceptor with the memory limit {limit}")
+
+
+def within_limit(evidence: AllocationEvidence, before: Suspicions) -> Finding:
+    """Return whether the account, and what the driver counts, stay within the limit."""
+    account, record = evidence.account, evidence.record
+    confirmed = suspicions(evidence) & before
+    limit = format_mib(record.memory_bytes)
+    counted = driver_bytes(evidence)
+    if counted is not None and (_OVER_DRIVER, 0, 0) in confirmed:
+        what = f"the driver counts {format_mib(counted)} for the claim's processes, the limit is {limit}"
+        return Finding(Truth.FALSE, "OverLimit", f"{what}: some of it was allocated past the interceptor")
+    if isinstance(account, FileTrouble):
+        missing = account.kind is Trouble.MISSING
+        return Finding(Truth.UNKNOWN, "FilesMissing" if missing else "AccountUnreadable", f"state file {account.what}")
+    used = format_mib(account.used_bytes)
+    if (_OVER_ACCOUNT, 0, 0) in confirmed:
+        what = f"{used} is charged, the limit is {limit}: nothing more is given until it fits"
+        return Finding(Truth.FALSE, "OverLimit", what)
+    if not record.limited:
+        return Finding(Truth.TRUE, "NoLimit", f"{used} is charged, and there is no limit")
+    return Finding(Truth.TRUE, "WithinLimit", f"{used} of {limit} is charged")
+
+
+def _is_damage(trouble: FileTrouble, evidence: AllocationEvidence) -> bool:
+    # Without a process a missing file is what a reboot leaves; with one somebody took it away.
+    if trouble.kind is Trouble.MISSING:
+        return bool(evidence.processes)
+    return trouble.kind is Trouble.DAMAGED
+
+
+def _beyond_allowance(evidence: AllocationEvidence) -> bool:
+    counted = driver_bytes(evidence)
+    allowance = DRIVER_ALLOWANCE_BYTES * len(evidence.processes)
+    return counted is not None and counted > evidence.record.memory_bytes + allowance
+
+
+def _about(kind: str, process: ProcessEvidence) -> Suspicion:
+    return kind, process.pid, process.start_time_ticks
+
+
+def _who(guilty: list[ProcessEvidence], total: int) -> str:
+    first = f"process {guilty[0].pid} ({guilty[0].command})"
+    if len(guilty) > 1:
+        return f"{len(guilty)} of {total} processes, among them {first}, use"
+    return f"{first} uses" if total == 1 else f"{first}, one of {total}, uses"

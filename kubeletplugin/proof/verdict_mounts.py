@@ -1,0 +1,95 @@
+"""Does a process find our interceptor wherever a program looks for the driver's libraries? Pure.
+
+The names and directories are those that the CDI spec mounts (edits.py). The versioned name is left out unless something
+is mounted there: it changes when the driver is updated, and containers keep the one that they started with.
+
+A path leads to the file that its topmost mount shows. If that is not ours under the name as it is, the file system is
+asked for a second opinion: the image may have a symbolic link there, and this plugin may see the stored file through
+another mount than the runtime did.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from fracgpu.kubeletplugin.prepare.edits import CUDA_SONAME, NVML_SONAME
+from fracgpu.kubeletplugin.proof.mountinfo import FileIdentity, MountTable
+
+# Asking these may wait for somebody else's server, for ever if it belongs to the container.
+_MAY_BLOCK: Final = ("fuse", "nfs", "cifs", "smb", "ceph", "lustre", "9p", "afs", "autofs")
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A library path that does not lead to our interceptor, and what it leads to, in words."""
+
+    path: str
+    found: str
+
+
+class FileSystemView(Protocol):
+    """One process's files, where mountinfo does not suffice."""
+
+    def resolve(self, path: str, may_ask: Callable[[str], bool]) -> str:
+        """Return `path` with symbolic links followed, as far as `may_ask` allows to look a path up."""
+
+    def is_stored(self, path: str, soname: str) -> bool:
+        """Tell whether the file at `path` (without symbolic links) is a stored interceptor for `soname`."""
+
+
+def first_replaced(
+    mounts: MountTable,
+    *,
+    stored: Mapping[str, frozenset[FileIdentity]],
+    directories: tuple[str, ...],
+    view: FileSystemView,
+) -> Replaced | None:
+    """Return the first library path of a process that does not lead to a stored interceptor, or None.
+
+    `stored` has, by SONAME, every interceptor that this node's store holds: of two claims in one container the later
+    one's mounts win, and both are ours.
+    """
+    for soname in (CUDA_SONAME, NVML_SONAME):
+        for path in _paths(mounts, soname, directories):
+            found = _found(mounts, path, soname, stored.get(soname, frozenset()), view)
+            if found is not None:
+                return Replaced(path, found)
+    return None
+
+
+def _paths(mounts: MountTable, soname: str, directories: tuple[str, ...]) -> Iterable[str]:
+    stem = soname.removesuffix(".1")
+    names = [f"{directory}/{name}" for directory in directories for name in (soname, stem)]
+    versioned = (
+        f"{directory}/{name}"
+        for directory in directories
+        for name in mounts.names.get(directory, ())
+        if name.startswith(f"{stem}.")
+    )
+    return dict.fromkeys((*names, *versioned))
+
+
+def _found(
+    mounts: MountTable, path: str, soname: str, ours: frozenset[FileIdentity], view: FileSystemView
+) -> str | None:
+    """Return in words what lies at `path`, or None when it is one of `ours`."""
+
+    def may_ask(one: str) -> bool:
+        return not any(mount.kind.startswith(_MAY_BLOCK) for mount in mounts.crossed(one))
+
+    if mounts.identity(path) in ours:
+        return None
+    resolved = view.resolve(path, may_ask)
+    # Behind a symbolic link may be other mounts.
+    if mounts.identity(resolved) in ours or (may_ask(resolved) and view.is_stored(resolved, soname)):
+        return None
+    return _in_words(mounts, resolved)
+
+
+def _in_words(mounts: MountTable, path: str) -> str:
+    crossed = mounts.crossed(path)
+    if not crossed or crossed[-1].point == "/":
+        return "the image's own file, or none"
+    top = crossed[-1]
+    what = f"{mounts.identity(path)} ({top.kind})"
+    return what if top.point == path else f"{what} mounted at {top.point}"

@@ -1,0 +1,1 @@
+"""The ResourceSlice of the node, kept as it should be."""
