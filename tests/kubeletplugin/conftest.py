@@ -28,6 +28,7 @@ from fracgpu.kubeletplugin.prepare.checkpoint import CheckpointStore, ClaimEntry
 from fracgpu.kubeletplugin.prepare.claim import ClaimRef
 from fracgpu.kubeletplugin.prepare.files import Files
 from fracgpu.kubeletplugin.prepare.preparer import ClaimPreparer
+from tests.cdi.conftest import elf_library
 
 GIB = 1024**3
 DRIVER_VERSION = "580.65.06"
@@ -188,7 +189,7 @@ class World:
         libraries = driver / LIBRARY_DIRECTORY
         libraries.mkdir(parents=True)
         for stem in ("libcuda", "libnvidia-ml"):
-            (libraries / f"{stem}.so.{DRIVER_VERSION}").write_bytes(stem.encode())
+            (libraries / f"{stem}.so.{DRIVER_VERSION}").write_bytes(elf_library(f"{stem}.so.1"))
             (libraries / f"{stem}.so.1").symlink_to(f"{stem}.so.{DRIVER_VERSION}")
         (driver / "dev").mkdir()
         for node in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):

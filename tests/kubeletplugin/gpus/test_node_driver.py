@@ -7,6 +7,7 @@ import pytest
 from fracgpu.cdi.errors import DriverAbsent, DriverFilesMissing
 from fracgpu.kubeletplugin.gpus.node_driver import read_driver
 from fracgpu.kubeletplugin.options import PluginOptions
+from tests.cdi.conftest import elf_library
 
 VERSION = "580.65.06"
 
@@ -15,7 +16,7 @@ def install(root: Path, *nodes: str) -> None:
     libraries = root / "usr/lib/x86_64-linux-gnu"
     libraries.mkdir(parents=True)
     for stem in ("libcuda", "libnvidia-ml"):
-        (libraries / f"{stem}.so.{VERSION}").write_bytes(stem.encode())
+        (libraries / f"{stem}.so.{VERSION}").write_bytes(elf_library(f"{stem}.so.1"))
         (libraries / f"{stem}.so.1").symlink_to(f"{stem}.so.{VERSION}")
     (root / "dev").mkdir(exist_ok=True)
     for node in nodes:
