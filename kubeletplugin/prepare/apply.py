@@ -44,6 +44,8 @@ class Applier:
         when a config page is there that limits the allocation otherwise, or AccountDamaged when a container has
         destroyed a state file that is in use.
         """
+        # A power cut may bring back the checkpoint of before, whole: with the entry go all the files that belong to it,
+        # and the kubelet prepares every claim again before it starts a container.
         if plan.stale and plan.previous is not None:
             checkpoint = self.release(plan.previous, checkpoint)
         missing = [(files, *_missing(files)) for files in plan.files]
@@ -51,14 +53,13 @@ class Applier:
         created = [files.directory for files in plan.files if not files.directory.exists()]
         try:
             if fresh:
-                # A power cut may lose this, for with it go all the files that come next.
                 preparing = replace(plan.entry, state=EntryState.PREPARING)
                 self._store.save(checkpoint.with_entry(preparing), sync=Sync.CONTENT)
             for files, write_config, write_state in missing:
                 self._fill(files, write_config=write_config, write_state=write_state)
             self._files.write_spec(plan.spec_path, plan.spec)
             if plan.previous != plan.entry:
-                self._store.save(checkpoint.with_entry(plan.entry))
+                self._store.save(checkpoint.with_entry(plan.entry), sync=Sync.CONTENT)
         except Exception:
             if fresh:
                 self._roll_back(plan, created, checkpoint)

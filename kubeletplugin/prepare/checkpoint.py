@@ -11,7 +11,7 @@ ignores members that it does not know: what is new is such a member beside a sta
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -111,6 +111,8 @@ class CheckpointStore:
     def __init__(self, path: Path, files: Files) -> None:
         self.path = path
         self._files = files
+        # What was decoded last, by the bytes that it was decoded from: the file is read each time, and mostly the same.
+        self._decoded: tuple[bytes, Checkpoint] = (b"", Checkpoint())
 
     def load(self) -> Checkpoint:
         """Return the checkpoint; an absent file is an empty one.
@@ -124,22 +126,27 @@ class CheckpointStore:
             return Checkpoint()
         except OSError as error:
             raise self._invalid(f"can not be read: {error.strerror}") from error
-        try:
-            document = json.loads(content)
-        except ValueError as error:
-            raise self._invalid("is cut short or no JSON") from error
-        return self._decode(document)
+        known, checkpoint = self._decoded
+        if content != known or not content:
+            checkpoint = self._decode(content)
+            self._decoded = (content, checkpoint)
+        return checkpoint
 
     def save(self, checkpoint: Checkpoint, *, sync: Sync = Sync.NAME) -> None:
         """Replace the file by `checkpoint`, atomically, so that it survives a power cut as `sync` says.
 
         Sync.NOTHING would be too little: a file in pieces stops the node.
         """
-        entries = [_encode(checkpoint.entries[uid]) for uid in sorted(checkpoint.entries)]
-        document = {"version": _VERSION, "checksum": _checksum(entries), "claims": entries}
-        self._files.write(self.path, json.dumps(document, indent=1).encode() + b"\n", mode=_MODE, sync=sync)
+        claims = [_canonical(_encode(checkpoint.entries[uid])) for uid in sorted(checkpoint.entries)]
+        head = f'{{"version":{_VERSION},"checksum":"{_checksum(claims)}","claims":['
+        content = "\n".join((head, ",\n".join(claims), "]}\n")).encode()
+        self._files.write(self.path, content, mode=_MODE, sync=sync)
 
-    def _decode(self, document: object) -> Checkpoint:
+    def _decode(self, content: bytes) -> Checkpoint:
+        try:
+            document = json.loads(content)
+        except ValueError as error:
+            raise self._invalid("is cut short or no JSON") from error
         if not isinstance(document, dict) or not isinstance(document.get("version"), int):
             raise self._invalid("states no version")
         version = document["version"]
@@ -152,7 +159,7 @@ class CheckpointStore:
         claims = document.get("claims")
         if version != _VERSION or not isinstance(claims, list):
             raise self._invalid(f"has version {version} and no claims of that version")
-        if document.get("checksum") != _checksum(claims):
+        if document.get("checksum") != _checksum([_canonical(claim) for claim in claims]):
             raise self._invalid("does not match its checksum")
         try:
             entries = [_decode_entry(claim) for claim in claims]
@@ -171,8 +178,13 @@ _ENTRY: Final = TypeAdapter(ClaimEntry)
 
 def _encode(entry: ClaimEntry) -> dict[str, Any]:
     if entry.state is not EntryState.RELEASING:
-        return asdict(entry)
-    return {**asdict(replace(entry, state=EntryState.PREPARING)), _RELEASING: True}
+        return _plain(entry)
+    return {**_plain(replace(entry, state=EntryState.PREPARING)), _RELEASING: True}
+
+
+def _plain(entry: ClaimEntry) -> dict[str, Any]:
+    plain: dict[str, Any] = _ENTRY.dump_python(entry, mode="json")
+    return plain
 
 
 def _decode_entry(claim: Any) -> ClaimEntry:
@@ -184,6 +196,10 @@ def _decode_entry(claim: Any) -> ClaimEntry:
     return entry
 
 
-def _checksum(claims: list[Any]) -> str:
-    canonical = json.dumps(claims, sort_keys=True, separators=(",", ":"))
-    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+def _canonical(claim: Any) -> str:
+    return json.dumps(claim, sort_keys=True, separators=(",", ":"))
+
+
+def _checksum(claims: list[str]) -> str:
+    """Return the checksum of a list of claims, each in its canonical form: that of the list's canonical form."""
+    return "sha256:" + hashlib.sha256(f"[{','.join(claims)}]".encode()).hexdigest()

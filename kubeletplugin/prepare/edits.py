@@ -7,6 +7,7 @@ libnvidia-ml, and the real ones go where only the shims look.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -45,13 +46,14 @@ def library_directories(machine: str) -> tuple[str, ...]:
     return (*((_MULTIARCH[machine],) if machine in _MULTIARCH else ()), _LIB64)
 
 
+@lru_cache(maxsize=4)
 def driver_edits(
     driver: DriverFiles, *, host_root: Path, library_directory: Path, directories: tuple[str, ...]
 ) -> ContainerEdits:
     """Return what all allocations have in common: shims, driver libraries, nvidia-smi.
 
     `host_root` is what the runtime calls the driver's root, `library_directory` holds the shims, `directories` are
-    those of library_directories.
+    those of library_directories. Remembered: it is most of a spec, and the same for all claims of one driver.
     """
 
     def on_host(path: Path) -> str:

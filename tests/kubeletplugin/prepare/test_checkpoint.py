@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from fracgpu.kubeletplugin.errors import CheckpointInvalid
-from fracgpu.kubeletplugin.prepare import checkpoint as module
 from fracgpu.kubeletplugin.prepare.checkpoint import (
     AllocationRecord,
     Checkpoint,
@@ -75,7 +74,7 @@ def alter(path: Path, change: Any, *, valid_checksum: bool = False) -> None:
     document = json.loads(path.read_text())
     change(document)
     if valid_checksum:
-        document["checksum"] = module._checksum(document["claims"])
+        document["checksum"] = checkpoint_v1.checksum(document["claims"])
     path.write_text(json.dumps(document))
 
 
@@ -158,9 +157,23 @@ def test_this_version_reads_a_file_that_the_former_one_wrote(store: CheckpointSt
         "3f3b2c1a-0000-4000-8000-000000000001",
         True,
     )
-    # And writes it again to the byte, as long as nothing is new.
+    # And writes the same again, as long as nothing is new, whatever the white space.
     store.save(store.load())
-    assert store.path.read_bytes() == (Path(__file__).parent / "checkpoint_v1.json").read_bytes()
+    assert json.loads(store.path.read_bytes()) == json.loads(
+        (Path(__file__).parent / "checkpoint_v1.json").read_bytes()
+    )
+
+
+def test_a_file_that_another_plugin_changed_is_read_again(store: CheckpointStore) -> None:
+    store.save(Checkpoint().with_entry(entry()))
+    assert set(store.load().entries) == {"u1"}
+    CheckpointStore(store.path, Files()).save(RELEASING)
+    assert set(store.load().entries) == {"u1", "u2"}
+    store.path.write_bytes(store.path.read_bytes()[:-20])
+    with pytest.raises(CheckpointInvalid, match="cut short"):
+        store.load()
+    store.path.unlink()
+    assert store.load() == Checkpoint()
 
 
 @pytest.mark.parametrize("value", [False, None, "true", 1])
