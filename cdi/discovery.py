@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from fracgpu.cdi.elf import read_soname
+from fracgpu.cdi.elf import is_32_bit, read_soname
 from fracgpu.cdi.errors import DriverAbsent, DriverAmbiguous, DriverFilesMissing, DriverUnsupported
 from fracgpu.cdi.rooted import resolve_in_root
 
@@ -100,19 +100,21 @@ def discover_driver(root: Path, *, trail: set[Path] | None = None) -> DriverFile
     All that the answer depends on, directories looked into and files found, is added to `trail`. Raises DriverAbsent
     without a libcuda, DriverUnsupported for WSL's, DriverAmbiguous when several versions are there and libcuda.so.1
     does not say which one is in use, DriverFilesMissing without libnvidia-ml of the same version, and ElfInvalid for a
-    broken library.
+    broken library, as an installation that is still going on has. 32-bit libraries are passed over.
     """
     search = _Search(root, set() if trail is None else trail)
     cuda = _find_cuda(search)
     version = cuda.name.removeprefix("libcuda.so.")
     directories = (cuda.parent, *search.existing(_LIBRARY_DIRECTORIES))
-    nvml = search.find(directories, f"{_NVML}.so.{version}")
+    nvml = search.find_library(directories, f"{_NVML}.so.{version}")
     if nvml is None:
         raise DriverFilesMissing(
             f"driver root {root}",
             f"libcuda.so.{version} is there but {_NVML}.so.{version} is not",
             remedy="install the driver's utility libraries of the same version",
         )
+    for library in (cuda, nvml):
+        read_soname(library)
     return DriverFiles(
         root=root,
         version=version,
@@ -167,6 +169,11 @@ class _Search:
                 return path
         return None
 
+    def find_library(self, directories: tuple[Path, ...], name: str) -> Path | None:
+        """Return what `find` returns, 32-bit files left out: they have the same names in other directories."""
+        found = (self.find((directory,), name) for directory in directories)
+        return next((path for path in found if path is not None and not is_32_bit(path)), None)
+
     def entries(self, directory: Path) -> Iterator[str]:
         """Return the names in `directory`."""
         self._trail.add(directory)
@@ -177,11 +184,11 @@ def _find_cuda(search: _Search) -> Path:
     in_use: dict[Path, None] = {}
     installed: dict[Path, None] = {}
     for directory in search.existing(_LIBRARY_DIRECTORIES):
-        linked = search.find((directory,), "libcuda.so.1")
+        linked = search.find_library((directory,), "libcuda.so.1")
         if linked is not None and _VERSIONED.fullmatch(linked.name):
             in_use[linked] = None
         for name in search.entries(directory):
-            resolved = search.find((directory,), name) if _VERSIONED.fullmatch(name) else None
+            resolved = search.find_library((directory,), name) if _VERSIONED.fullmatch(name) else None
             if resolved is not None and _VERSIONED.fullmatch(resolved.name):
                 installed[resolved] = None
     found = list(in_use or installed)
@@ -214,7 +221,7 @@ def _absent(search: _Search) -> DriverFilesMissing:
 
 def _optional_libraries(search: _Search, directories: tuple[Path, ...], version: str) -> Iterator[DriverLibrary]:
     for stem in _OPTIONAL:
-        path = search.find(directories, f"{stem}.so.{version}")
+        path = search.find_library(directories, f"{stem}.so.{version}")
         if path is not None:
             soname = read_soname(path)
             yield DriverLibrary(path=path, names=tuple(sorted({path.name, soname or path.name})))

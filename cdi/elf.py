@@ -18,6 +18,7 @@ _HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM_HEADER: Final = struct.Struct("<IIQQQQQQ")
 _DYNAMIC_ENTRY: Final = struct.Struct("<qQ")
 _IDENT_64_LITTLE: Final = b"\x7fELF\x02\x01"
+_IDENT_32: Final = b"\x7fELF\x01"
 _PT_LOAD: Final = 1
 _PT_DYNAMIC: Final = 2
 _DT_NULL: Final = 0
@@ -41,6 +42,15 @@ def read_soname(path: Path) -> str | None:
         raise ElfInvalid(f"library {path}", "is no complete 64-bit little-endian ELF file") from error
     finally:
         os.close(descriptor)
+
+
+def is_32_bit(path: Path) -> bool:
+    """Tell whether the file at `path` is a 32-bit ELF file: such a one is whole, and made for other programs.
+
+    Raises OSError when it can not be read.
+    """
+    with path.open("rb") as file:
+        return file.read(len(_IDENT_32)) == _IDENT_32
 
 
 class _Elf:

@@ -4,6 +4,7 @@ A driver root is often another system's root, mounted somewhere: an absolute lin
 means a place below that root, and following it as the kernel does would leave the root and find our own libraries.
 """
 
+import errno
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -12,11 +13,22 @@ _MAX_LINKS: Final = 40
 
 
 def resolve_in_root(root: Path, path: str | PurePosixPath, *, trail: set[Path] | None = None) -> Path | None:
-    """Return the file that `path` names inside `root`, links resolved, or None when there is none.
+    """Return the file that `path` names inside `root`, links resolved, or None when there is none, nor can be.
 
     The result lies under `root` whatever the links say: `..` stops at the root, as in a chroot. Every directory in
     which a name was looked up is added to `trail`: while none of them changes, the same path leads to the same file.
+    Raises OSError where looking is not permitted or fails.
     """
+    try:
+        return _follow(root, path, set() if trail is None else trail)
+    except OSError as error:
+        # A link may name what no file system can have.
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise
+
+
+def _follow(root: Path, path: str | PurePosixPath, trail: set[Path]) -> Path | None:
     pending = [part for part in reversed(PurePosixPath(path).parts) if part != "/"]
     current = root
     links = 0
@@ -25,8 +37,7 @@ def resolve_in_root(root: Path, path: str | PurePosixPath, *, trail: set[Path] |
         if part == "..":
             current = current if current == root else current.parent
             continue
-        if trail is not None:
-            trail.add(current)
+        trail.add(current)
         step = current / part
         if not step.is_symlink():
             current = step

@@ -31,13 +31,15 @@ def answer_within(timeout_seconds: float, subject: str, question: Callable[[], _
     if child == 0:
         _answer_and_exit(writer, subject, question)
     os.close(writer)
+    content = None
     try:
         content = _read_all(reader, time.monotonic() + timeout_seconds)
     finally:
         os.close(reader)
+        if content is None:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, os.WNOHANG)
     if content is None:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, os.WNOHANG)
         remedy = "look for Xid errors and hung tasks in the kernel log; the driver needs a reset or a reboot"
         raise NoAnswer(subject, f"did not answer within {timeout_seconds:g} s", remedy=remedy)
     _, status = os.waitpid(child, 0)

@@ -6,19 +6,28 @@ Parts are imported when they are asked for: the kubelet plugin must not need wha
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from fracgpu.cli.doctor.options import add_doctor_options
-from fracgpu.cli.run_command.options import add_run_options, run_options, split_command
+from fracgpu.cli.run_command.options import SEPARATOR, add_run_options, run_options, split_command
+from fracgpu.cli.streams import put
 
 _USAGE_ERROR = 2
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: that of the process) and return the exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _dispatch(arguments: list[str]) -> int:
     if arguments[:1] == ["kubeletplugin"]:
         # Its options are its own: nothing of them is repeated here.
         from fracgpu.kubeletplugin.main import main as run_plugin
@@ -30,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["run"]:
         # What follows `--` is somebody else's command line, and must reach it as it was written.
         arguments, command = split_command(arguments)
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        hint = f"; the command goes after {SEPARATOR}" if parsed.command == "run" and not command else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if parsed.command == "run":
         from fracgpu.cli.run_command.run import run_command
 
@@ -52,7 +65,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the usage is in --help."""
 
     def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"{self.prog}: {message}; see {self.prog} --help\n")
+        put(sys.stderr, f"{self.prog}: {message}; see {self.prog} --help\n")
         raise SystemExit(_USAGE_ERROR)
 
 

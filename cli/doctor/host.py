@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from fracgpu.cdi.errors import DriverFilesMissing, ElfInvalid
 from fracgpu.cdi.rooted import resolve_in_root
@@ -42,14 +43,14 @@ class Host:
     answers: Callable[[Path], bool]
     locate_interceptor: Callable[[], NativeLibraries]
 
-    def path(self, name: str | Path) -> Path | None:
+    def path(self, name: str | PurePath) -> Path | None:
         """Return where the host's `name` is for this process, links resolved; None when it is not there."""
         try:
             return resolve_in_root(self.root, str(name))
         except OSError:
             return None
 
-    def is_hidden(self, name: str | Path) -> bool:
+    def is_hidden(self, name: str | PurePath) -> bool:
         """Tell whether this process may not even see if the host's `name` is there, or what is in it."""
         try:
             place = resolve_in_root(self.root, str(name))
@@ -57,8 +58,11 @@ class Host:
             return True
         return place is not None and not os.access(place, os.R_OK)
 
-    def entries(self, directory: str | Path, pattern: str = "*") -> tuple[Path, ...]:
-        """Return the files of the host's `directory` that match, as paths for this process, sorted by name."""
+    def entries(self, directory: str | PurePath, pattern: str = "*") -> tuple[Path, ...]:
+        """Return the files of the host's `directory` that match, as paths for this process, sorted by name.
+
+        Those that are links are not followed: what is in them is for `text`, which stays on the host.
+        """
         place = self.path(directory)
         if place is None:
             return ()
@@ -67,7 +71,7 @@ class Host:
         except OSError:
             return ()
 
-    def text(self, name: str | Path) -> str | None:
+    def text(self, name: str | PurePath) -> str | None:
         """Return the content of the host's file `name`; None when it is not there or can not be read."""
         place = self.path(name)
         return None if place is None else read_text(place)
@@ -90,9 +94,17 @@ class Host:
 
 
 def read_text(path: Path) -> str | None:
-    """Return the content of a file of reasonable size; None when it can not be read or is no text."""
+    """Return the content of a regular file of reasonable size; None for any other, or when it is no text."""
     try:
-        with path.open("rb") as file:
-            return file.read(_MAX_TEXT_BYTES).decode()
-    except (OSError, UnicodeDecodeError):
+        # A pipe would keep us waiting for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            content = file.read(_MAX_TEXT_BYTES + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    except OSError:
+        return None
+    if content is None or len(content) > _MAX_TEXT_BYTES:
+        return None
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
         return None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from fracgpu.cli.doctor.finding import Finding, fail, failed, info, ok, warn
 from fracgpu.cli.doctor.host import Host, read_text
-from fracgpu.kubeletplugin.edits import library_directories
+from fracgpu.kubeletplugin.prepare.edits import library_directories
 from fracgpu.native.errors import NativeLibrariesMissing
 
 _MACHINES = ("x86_64", "aarch64")

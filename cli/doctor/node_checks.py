@@ -8,10 +8,10 @@ from pathlib import Path
 from fracgpu.cli.doctor.finding import Finding, fail, failed, info, ok, warn
 from fracgpu.cli.doctor.host import Host
 from fracgpu.driver.names import DRIVER_NAME
-from fracgpu.kubeletplugin.checkpoint import CheckpointStore
 from fracgpu.kubeletplugin.errors import CheckpointInvalid
-from fracgpu.kubeletplugin.files import Files
-from fracgpu.kubeletplugin.preparer import CHECKPOINT_FILE, LIBRARY_DIRECTORY
+from fracgpu.kubeletplugin.prepare.checkpoint import CheckpointStore
+from fracgpu.kubeletplugin.prepare.files import Files
+from fracgpu.kubeletplugin.prepare.preparer import CHECKPOINT_FILE, LIBRARY_DIRECTORY
 from fracgpu.native.errors import NativeLibrariesMissing
 from fracgpu.native.libraries import library_digest
 
@@ -63,6 +63,10 @@ def check_checkpoint(host: Host) -> Iterator[Finding]:
     if place is None:
         yield info("checkpoint", f"none in {STATE_DIRECTORY}: nothing was ever prepared here")
         return
+    if not place.is_file():
+        what = f"{STATE_DIRECTORY / CHECKPOINT_FILE} is no regular file"
+        yield fail("checkpoint", what, "move it away and restart the plugin")
+        return
     try:
         claims = CheckpointStore(place, Files()).load().entries
     except CheckpointInvalid as error:
@@ -87,6 +91,9 @@ def check_stored_interceptors(host: Host) -> Iterator[Finding]:
 
 def _is_whole(directory: Path) -> bool:
     try:
-        return library_digest(tuple(directory.iterdir())) == directory.name
+        files = tuple(directory.iterdir())
+        # Never a pipe or a link: the first is never read to its end, the second may lead anywhere.
+        regular = all(path.is_file() and not path.is_symlink() for path in files)
+        return regular and library_digest(files) == directory.name
     except (NativeLibrariesMissing, OSError):
         return False

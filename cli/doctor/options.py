@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 
@@ -16,7 +17,8 @@ def add_doctor_options(parser: argparse.ArgumentParser) -> None:
 
 def _directory(text: str) -> Path:
     path = Path(text)
-    if not path.is_dir():
+    # Answers where Path.is_dir would raise: an absurd name, a directory that may not be looked into.
+    if not os.path.isdir(path):  # noqa: PTH112
         raise argparse.ArgumentTypeError(f"{text!r} is not a directory")
     return path.resolve()
 

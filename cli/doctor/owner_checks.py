@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fracgpu.cli.doctor.finding import Finding, info, ok, warn
-from fracgpu.cli.doctor.host import Host, read_text
+from fracgpu.cli.doctor.host import Host
 
 _CHECK = "other owners"
 _DEVICE_PLUGIN_SOCKETS = "nvidia*.sock"
@@ -58,7 +58,8 @@ def _time_slicing(host: Host) -> Iterator[Finding]:
     for pod in host.entries(host.kubelet_root / "pods"):
         volumes = host.kubelet_root / "pods" / pod.name / "volumes" / "kubernetes.io~configmap"
         for volume in host.entries(volumes):
-            if any("timeSlicing:" in (read_text(path) or "") for path in host.entries(volumes / volume.name)):
+            directory = volumes / volume.name
+            if any("timeSlicing:" in (host.text(directory / path.name) or "") for path in host.entries(directory)):
                 remedy = "take time-slicing off the GPUs that are shared here: it counts no memory at all"
                 yield warn(_CHECK, f"time-slicing is configured in pod {pod.name} ({volume.name})", remedy)
 

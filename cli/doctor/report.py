@@ -17,9 +17,9 @@ def as_text(findings: Sequence[Finding]) -> str:
     width = max((len(finding.check) for finding in findings), default=0)
     lines = []
     for finding in findings:
-        lines.append(f"{finding.level.upper():<5} {finding.check:<{width}}  {finding.what}")
+        lines.append(f"{finding.level.upper():<5} {finding.check:<{width}}  {_printable(finding.what)}")
         if finding.remedy:
-            lines.append(f"{'':<5} {'':<{width}}  -> {finding.remedy}")
+            lines.append(f"{'':<5} {'':<{width}}  -> {_printable(finding.remedy)}")
     counts = Counter(finding.level for finding in findings)
     summary = ", ".join(f"{counts[level]} {_NOUNS[level]}" for level in Level if counts[level])
     return "\n".join((*lines, "", summary or "nothing was checked"))
@@ -33,3 +33,8 @@ def as_json(findings: Sequence[Finding]) -> str:
         "summary": {level.value: counts[level] for level in Level},
     }
     return json.dumps(document, indent=2)
+
+
+def _printable(text: str) -> str:
+    """Return `text` as one line that steers no terminal: file names may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -6,6 +6,7 @@ import argparse
 import os
 import platform
 import socket
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from fracgpu.cli.doctor.nvml_facts import ask_nvml
 from fracgpu.cli.doctor.owner_checks import check_other_owners
 from fracgpu.cli.doctor.report import as_json, as_text
 from fracgpu.cli.doctor.runtime_checks import check_cdi_directory, check_cdi_specs, check_runtime
-from fracgpu.kubeletplugin.kubelet_root import find_kubelet_root
+from fracgpu.cli.streams import put
+from fracgpu.kubeletplugin.kubelet_root import DEFAULT_KUBELET_ROOT, find_kubelet_root
 from fracgpu.native.libraries import NativeLibraries
 
 EXIT_HEALTHY, EXIT_FAILING = 0, 1
@@ -61,7 +63,10 @@ _CHECKS: tuple[Callable[[Host], Iterable[Finding]], ...] = (
 def run_doctor(arguments: argparse.Namespace) -> int:
     """Examine this machine as the command line asks; return the exit status."""
     findings = examine(this_host(arguments.host_root, arguments.kubelet_root))
-    print(as_json(findings) if arguments.json else as_text(findings))
+    error = put(sys.stdout, f"{as_json(findings) if arguments.json else as_text(findings)}\n")
+    if error is not None:
+        put(sys.stderr, f"fracgpu doctor: standard output: {error.strerror}; write the report elsewhere\n")
+        return EXIT_FAILING
     return EXIT_FAILING if any(finding.level is Level.FAIL for finding in findings) else EXIT_HEALTHY
 
 
@@ -71,8 +76,8 @@ def this_host(root: Path, kubelet_root: Path | None) -> Host:
     proc = root / "proc"
     return Host(
         root=root,
-        proc=proc if (proc / "version").exists() else Path("/proc"),
-        kubelet_root=kubelet_root or find_kubelet_root(root),
+        proc=proc if os.path.exists(proc / "version") else Path("/proc"),  # noqa: PTH110 (never raises)
+        kubelet_root=kubelet_root or _kubelet_root(root),
         in_pod="KUBERNETES_SERVICE_HOST" in os.environ,
         machine=platform.machine(),
         kernel_release=platform.release(),
@@ -93,6 +98,14 @@ def examine(host: Host, checks: Sequence[Callable[[Host], Iterable[Finding]]] = 
             what = f"{error.filename or 'a file'} can not be read: {error.strerror}"
             findings.append(fail(name, what, "run fracgpu doctor as root"))
     return findings
+
+
+def _kubelet_root(root: Path) -> Path:
+    try:
+        return find_kubelet_root(root)
+    except OSError:
+        # A user may not look into it; check_privileges says so.
+        return DEFAULT_KUBELET_ROOT
 
 
 def _answers(path: Path) -> bool:

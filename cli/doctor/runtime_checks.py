@@ -6,19 +6,21 @@ Sources: containerd docs/cri/config.md (CDI is off unless set with 1.7, and on w
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from fracgpu.cli.doctor.finding import Finding, fail, info, ok, warn
-from fracgpu.cli.doctor.host import Host, read_text
+from fracgpu.cli.doctor.host import Host
 from fracgpu.driver.names import CDI_VENDOR
 
 CDI_DIRECTORY = "/var/run/cdi"
 _CDI_DIRECTORIES = ("/etc/cdi", CDI_DIRECTORY)
-_KIND = re.compile(r"""^\s*\{?\s*["']?kind["']?\s*:\s*["']?([^\s"',]+)""", re.MULTILINE)
+# Of a YAML document at its outermost level.
+_KIND = re.compile(r"""^["']?kind["']?[ \t]*:[ \t]*["']?([^\s"',]+)""", re.MULTILINE)
 _CONTAINERD_CONFIGS = (
     "/etc/containerd/config.toml",
     "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
@@ -55,13 +57,13 @@ def check_cdi_specs(host: Host) -> Iterator[Finding]:
         for path in host.entries(directory):
             if path.suffix not in (".json", ".yaml", ".yml"):
                 continue
-            text = read_text(path) or ""
-            match = _KIND.search(text)
-            kind = match[1] if match else "no kind"
+            name = PurePosixPath(directory, path.name)
+            text = host.text(name) or ""
+            kind = _kind(text)
             if kind.startswith(f"{CDI_VENDOR}/"):
                 ours += 1
             elif "libcuda.so" in text or kind.startswith("nvidia.com/"):
-                what = f"{PurePosixPath(directory, path.name)} ({kind}) brings a driver into containers, too"
+                what = f"{name} ({kind}) brings a driver into containers, too"
                 yield info("CDI specs", what, "give a container a device of that kind or a claim of ours, not both")
     yield ok("CDI specs", f"{ours} of ours")
 
@@ -70,10 +72,9 @@ def check_runtime(host: Host) -> Iterator[Finding]:
     """The runtime has CDI switched on and reads our directory."""
     found = False
     for name in _CONTAINERD_CONFIGS:
-        text = host.text(name)
-        if text is not None:
+        if host.path(name) is not None:
             found = True
-            yield _containerd(host, name, text)
+            yield _containerd(host, name)
     if host.path(_CRIO_SOCKET) is not None:
         found = True
         yield ok("container runtime", "CRI-O, which has CDI on from 1.23")
@@ -84,13 +85,22 @@ def check_runtime(host: Host) -> Iterator[Finding]:
         )
 
 
-def _containerd(host: Host, name: str, text: str) -> Finding:
+def _kind(text: str) -> str:
     try:
-        version, settings = _cri_settings(host, text)
-    except (tomllib.TOMLDecodeError, TypeError, AttributeError) as error:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        match = _KIND.search(text)
+        return match[1] if match else "no kind"
+    return str(document.get("kind", "no kind")) if isinstance(document, dict) else "no kind"
+
+
+def _containerd(host: Host, name: str) -> Finding:
+    try:
+        version, settings = _cri_settings(host, PurePosixPath(name))
+        directories = _texts(settings, "cdi_spec_dirs", _CDI_DIRECTORIES)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         return warn("container runtime", f"{name} can not be understood: {error}", "check it: containerd config dump")
     enabled = settings.get("enable_cdi", True if version >= _VERSION_WITH_CDI_ON else None)
-    directories = settings.get("cdi_spec_dirs", list(_CDI_DIRECTORIES))
     if enabled is False:
         return fail("container runtime", f"{name} has enable_cdi = false", "set it to true and restart containerd")
     if not {CDI_DIRECTORY, CDI_DIRECTORY.removeprefix("/var")} & set(directories):
@@ -102,15 +112,36 @@ def _containerd(host: Host, name: str, text: str) -> Finding:
     return ok("container runtime", f"{name} has CDI on")
 
 
-def _cri_settings(host: Host, text: str) -> tuple[int, dict[str, Any]]:
-    """Return the version of the configuration and the CRI plugin's settings, those of imported files laid over them."""
-    documents = [tomllib.loads(text)]
-    for pattern in documents[0].get("imports", []):
-        place = PurePosixPath(pattern)
-        imported = (read_text(path) or "" for path in host.entries(str(place.parent), place.name))
-        documents.extend(map(tomllib.loads, imported))
+def _cri_settings(host: Host, name: PurePosixPath) -> tuple[int, dict[str, Any]]:
+    """Return the version of the configuration and the CRI plugin's settings, those of imported files laid over them.
+
+    Raises ValueError, TypeError, AttributeError and RecursionError for files that containerd would not take either.
+    """
+    documents = [_document(host, name)]
+    for pattern in _texts(documents[0], "imports", ()):
+        # A relative one is meant from the file that imports.
+        place = name.parent / pattern
+        imported = host.entries(str(place.parent), place.name)
+        documents.extend(_document(host, place.parent / path.name) for path in imported)
     settings: dict[str, Any] = {}
     for document in documents:
         plugins = document.get("plugins", {})
         settings |= plugins.get(_CRI_PLUGINS.get(document.get("version", 1), ""), {})
-    return documents[0].get("version", 1), settings
+    version = documents[0].get("version", 1)
+    if not isinstance(version, int):
+        raise TypeError(f"version is {version!r}")
+    return version, settings
+
+
+def _document(host: Host, name: PurePosixPath) -> dict[str, Any]:
+    text = host.text(name)
+    if text is None:
+        raise ValueError(f"{name} can not be read, or is no text")
+    return tomllib.loads(text)
+
+
+def _texts(document: dict[str, Any], key: str, default: Sequence[str]) -> Sequence[str]:
+    value = document.get(key, default)
+    if isinstance(value, str) or not all(isinstance(text, str) for text in value):
+        raise TypeError(f"{key} is no list of names")
+    return tuple(value)

@@ -2,13 +2,16 @@
 
 The command shares our terminal and process group, so job control works as if fracgpu were not there. Signals are
 taken one by one from the kernel's queue instead of by handlers: only there it shows whether the terminal sent one,
-which then has reached the command as well, or another process sent it to us alone, and it is passed on.
+which then has reached the command as well, or another process sent it to us alone, and it is passed on. One signal of
+the terminal is for us alone: when it is gone, the kernel tells the leader of the session, and nobody else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -85,13 +88,7 @@ class HeldSignals:
                 setsigdef=_IGNORED_BY_PYTHON,
             )
         except OSError as error:
-            found = error.errno not in (errno.ENOENT, errno.ENOTDIR)
-            raise CommandNotStarted(
-                f"command {command[0]}",
-                os.strerror(error.errno or errno.ENOENT),
-                remedy="make it an executable program" if found else "give its path, or correct PATH",
-                exit_status=EXIT_NOT_EXECUTABLE if found else EXIT_NOT_FOUND,
-            ) from error
+            raise _not_started(command[0], error) from error
 
     def wait(self, pid: int) -> int:
         """Wait for the command, passing signals on; return its exit status, 128+n when signal n ended it."""
@@ -102,8 +99,24 @@ class HeldSignals:
                 if done:
                     code = os.waitstatus_to_exitcode(status)
                     return code if code >= 0 else _EXIT_SIGNAL_BASE - code
-            elif taken.si_code != _SI_KERNEL:
-                os.kill(pid, taken.si_signo)
+            elif taken.si_code != _SI_KERNEL or (taken.si_signo == signal.SIGHUP and os.getsid(0) == os.getpid()):
+                # A program that changes its user, such as sudo, is not ours to signal; it watches the terminal itself.
+                with contextlib.suppress(PermissionError):
+                    os.kill(pid, taken.si_signo)
+
+
+def _not_started(name: str, error: OSError) -> CommandNotStarted:
+    what, status = os.strerror(error.errno or errno.ENOENT), EXIT_NOT_EXECUTABLE
+    if error.errno in (errno.EACCES, errno.ENOEXEC):
+        remedy = "make it an executable program; a script says in its first line what runs it"
+    elif error.errno not in (errno.ENOENT, errno.ENOTDIR):
+        remedy = "correct that and try again"
+    elif shutil.which(name) is not None:
+        what = "is there, and the interpreter or loader that it names is not"
+        remedy = "correct its first line, or install what it needs (file, ldd)"
+    else:
+        remedy, status = "give its path, or correct PATH", EXIT_NOT_FOUND
+    return CommandNotStarted(f"command {name}", what, remedy=remedy, exit_status=status)
 
 
 def keep_exit_statuses() -> None:

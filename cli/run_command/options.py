@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,8 @@ from fracgpu.driver.quantity import MIB, floor_mib, quantity_bytes
 
 SEPARATOR = "--"
 _MAX_CORES_PERCENT = 100
+# Python refuses to turn texts of thousands of digits into numbers.
+_COUNT = re.compile("[0-9]{1,18}")
 _DESCRIPTION = """\
 Run a command with a limit on GPU memory. What it allocates beyond the limit is refused with CUDA_ERROR_OUT_OF_MEMORY,
 as on a card of that size, and NVML and nvidia-smi show the limit as the card. The limits hold for the command and all
@@ -87,13 +91,14 @@ def _memory(text: str) -> int:
 
 
 def _cores(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text) > _MAX_CORES_PERCENT:
+    if not _COUNT.fullmatch(text) or int(text) > _MAX_CORES_PERCENT:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole percentage from 0 to {_MAX_CORES_PERCENT}")
     return int(text)
 
 
 def _directory(text: str) -> Path:
     path = Path(text)
-    if not path.is_dir():
+    # Answers where Path.is_dir would raise: an absurd name, a directory that may not be looked into.
+    if not os.path.isdir(path):  # noqa: PTH112
         raise argparse.ArgumentTypeError(f"{text!r} is not a directory")
     return path.resolve()

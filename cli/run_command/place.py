@@ -2,13 +2,16 @@
 
 A prefix that disappears under a running program would be worse than one that stays: the next process that the program
 starts would find the real driver, and no limit. So the directory goes only when nobody can need it any more: its owner
-is gone (the kernel drops a dead process's lock), no process has a slot in it, and none has it in its environment.
+is gone (the kernel drops a dead process's lock), no process has a slot in it, and none has it in its environment or
+has mapped a library of it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,13 +20,16 @@ from pathlib import Path
 
 from fracgpu.cli.errors import RunRefused
 from fracgpu.native.errors import StateFileInvalid
-from fracgpu.native.prefix import PREFIX_ENV, state_files
+from fracgpu.native.prefix import state_files
 from fracgpu.native.state_file import read_state_file
 
-NAME_PREFIX = "fracgpu-run-"
 _PROC = Path("/proc")
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
 # What separates, or is expanded, in LD_LIBRARY_PATH (ld.so(8)).
 _UNUSABLE_CHARACTERS = frozenset(":;$")
+# A process that is just starting another program has no environment to show, and one that forks and ends while the list
+# is read may be missed. Both pass while we look once more.
+_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +74,32 @@ def make_prefix_directory(places: Sequence[Path]) -> PrefixDirectory:
     )
 
 
+def name_prefix() -> str:
+    """Return what the names of prefixes begin with whose users this process can see.
+
+    A temporary directory may be shared with other machines or containers, whose processes are in no /proc of ours.
+    """
+    here = f"{os.uname().nodename} {_PID_NAMESPACE.stat().st_ino}"
+    return f"fracgpu-run-{hashlib.sha256(here.encode()).hexdigest()[:8]}-"
+
+
 def remove_stale_prefixes(places: Sequence[Path], *, proc: Path = _PROC) -> tuple[Path, ...]:
     """Remove the prefixes of runs that were killed and are over; return them."""
     return tuple(path for path in own_prefixes(places) if _remove_if_stale(path, proc))
 
 
 def own_prefixes(places: Sequence[Path]) -> Iterator[Path]:
-    """Return the prefixes of this user, those of running commands included."""
+    """Return the prefixes that this user made here, those of running commands included."""
     for place in places:
         try:
-            candidates = sorted(place.glob(f"{NAME_PREFIX}*"))
+            candidates = sorted(place.glob(f"{name_prefix()}*"))
         except OSError:
             continue
         yield from (path for path in candidates if _is_ours(path))
 
 
 def prefix_users(prefix: Path, *, proc: Path = _PROC) -> frozenset[int]:
-    """Return the PIDs of the processes that may load a library from `prefix`: by its slots, and by their environment.
+    """Return the PIDs of the processes that may load a library from `prefix`, or have: by its slots, and by /proc.
 
     PIDs of slots are those of the processes' own namespaces.
     """
@@ -93,9 +108,13 @@ def prefix_users(prefix: Path, *, proc: Path = _PROC) -> frozenset[int]:
         try:
             holders.update(process.pid for process in read_state_file(state).processes)
         except StateFileInvalid:
-            # A broken state file lets nobody in; whoever uses the prefix all the same shows in the environment.
+            # A broken state file lets nobody in; whoever uses the prefix all the same shows in /proc.
             continue
-    return frozenset(holders | set(_environment_users(prefix, proc)))
+    for _ in range(_LOOKS):
+        holders.update(_processes_naming(prefix, proc))
+        if holders:
+            break
+    return frozenset(holders)
 
 
 def _suits(place: Path) -> bool:
@@ -106,7 +125,7 @@ def _suits(place: Path) -> bool:
 
 def _locked_directory(place: Path) -> PrefixDirectory:
     while True:
-        path = Path(tempfile.mkdtemp(prefix=NAME_PREFIX, dir=place))
+        path = Path(tempfile.mkdtemp(prefix=name_prefix(), dir=place))
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():
@@ -140,13 +159,20 @@ def _remove_if_stale(path: Path, proc: Path) -> bool:
         os.close(lock)
 
 
-def _environment_users(prefix: Path, proc: Path) -> Iterator[int]:
-    wanted = f"{PREFIX_ENV}={prefix}".encode()
-    for environ in proc.glob("[0-9]*/environ"):
-        try:
-            found = wanted in environ.read_bytes().split(b"\0")
-        except OSError:
-            # Not ours, or gone: programs of other users can not enter a directory of mode 0700.
-            continue
-        if found:
-            yield int(environ.parent.name)
+def _processes_naming(prefix: Path, proc: Path) -> Iterator[int]:
+    """Return the PIDs of the processes that have `prefix` in a variable, or a file below it in their memory.
+
+    A program may clear its environment or write over it, as those do that change how they are listed by ps, and still
+    use the library that it has loaded.
+    """
+    named = re.compile(re.escape(os.fsencode(prefix)) + rb"(?![^/:\0\n])")
+    for process in proc.glob("[0-9]*"):
+        for content in ("environ", "maps"):
+            try:
+                found = named.search((process / content).read_bytes())
+            except OSError:
+                # Not ours, or gone: programs of other users can not enter a directory of mode 0700.
+                break
+            if found:
+                yield int(process.name)
+                break

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fracgpu.cdi.discovery import DriverFiles, discover_driver
@@ -12,7 +13,7 @@ from fracgpu.cdi.errors import DriverAbsent
 from fracgpu.cdi.roots import find_driver_root
 from fracgpu.cli.bounded import answer_within
 from fracgpu.cli.errors import RunRefused, UsageWrong
-from fracgpu.cli.run_command.assemble import allocate, install_libraries, run_environment
+from fracgpu.cli.run_command.assemble import RunAllocation, allocate, install_libraries, run_environment
 from fracgpu.cli.run_command.child import CommandNotStarted, HeldSignals, exit_status_of, keep_exit_statuses
 from fracgpu.cli.run_command.options import RunOptions
 from fracgpu.cli.run_command.place import (
@@ -24,6 +25,7 @@ from fracgpu.cli.run_command.place import (
 )
 from fracgpu.cli.run_command.selection import select_gpus
 from fracgpu.cli.run_command.summary import CORES_NOTE, summary_lines
+from fracgpu.cli.streams import put
 from fracgpu.driver.errors import FracgpuError
 from fracgpu.driver.gpu import Gpu
 from fracgpu.driver.inventory import NvmlInventory
@@ -68,10 +70,7 @@ def _run(options: RunOptions, environment: Mapping[str, str]) -> int:
     with HeldSignals() as signals:
         directory = make_prefix_directory(places)
         try:
-            allocations = allocate(
-                directory.path, gpus, memory_bytes=options.memory_bytes, cores_percent=options.cores_percent
-            )
-            install_libraries(directory.path, libraries, driver)
+            allocations = _fill(directory.path, options, gpus, libraries, driver)
             number = signals.arrived()
             if number is not None:
                 return exit_status_of(number)
@@ -84,6 +83,21 @@ def _run(options: RunOptions, environment: Mapping[str, str]) -> int:
             return status
         finally:
             _close(directory, lambda line: _note(options, line))
+
+
+def _fill(
+    prefix: Path, options: RunOptions, gpus: Sequence[Gpu], libraries: NativeLibraries, driver: DriverFiles
+) -> tuple[RunAllocation, ...]:
+    try:
+        allocations = allocate(prefix, gpus, memory_bytes=options.memory_bytes, cores_percent=options.cores_percent)
+        install_libraries(prefix, libraries, driver)
+    except OSError as error:
+        raise RunRefused(
+            f"temporary directory {prefix}",
+            f"can not be filled: {os.strerror(error.errno or errno.EIO)}",
+            remedy="make room there, or set TMPDIR to another directory",
+        ) from error
+    return allocations
 
 
 def _refuse_nesting(environment: Mapping[str, str]) -> None:
@@ -116,9 +130,8 @@ def _list_gpus(driver: DriverFiles) -> tuple[Gpu, ...]:
 
 
 def _close(directory: PrefixDirectory, note: Callable[[str], None]) -> None:
-    users = prefix_users(directory.path)
-    if users:
-        note(f"{len(users)} process(es) of the command still run, under the same limit")
+    if prefix_users(directory.path):
+        note("processes of the command still run, under the same limit; a later fracgpu run cleans up after them")
         directory.leave()
     else:
         directory.remove()
@@ -130,4 +143,4 @@ def _note(options: RunOptions, line: str) -> None:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"fracgpu run: {line}\n")
+    put(sys.stderr, f"fracgpu run: {line}\n")

@@ -45,7 +45,8 @@ def select_gpus(options: RunOptions, gpus: tuple[Gpu, ...], environment: Mapping
 def _find(name: str, gpus: tuple[Gpu, ...]) -> Gpu:
     """Return the GPU of an index, a UUID, or the beginning of one that only one GPU has."""
     if name.isascii() and name.isdecimal():
-        found = [gpu for gpu in gpus if gpu.index == int(name)]
+        # Compared as texts: a number may have more digits than Python takes.
+        found = [gpu for gpu in gpus if str(gpu.index) == (name.lstrip("0") or "0")]
     else:
         # A bare `GPU-` would match every card.
         wanted = name.lower() if len(name) > len("GPU-") else "?"

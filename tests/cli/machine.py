@@ -27,7 +27,9 @@ class Machine:
 
     def environment(self, **more: str) -> dict[str, str]:
         ours = {"FRACGPU_FAKE_GPU": str(self.gpus), "TMPDIR": str(self.temporary)}
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("CUDA_", "FRACGPU_"))}
+        # Users have buffered streams, and those try once more when the interpreter ends.
+        ours_to_set = ("CUDA_", "FRACGPU_", "PYTHONUNBUFFERED")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(ours_to_set)}
         return {**kept, **ours, **more}
 
     def arguments(self, *arguments: str | Path) -> list[str]:

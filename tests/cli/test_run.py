@@ -107,7 +107,7 @@ def test_the_exit_status_is_the_commands(machine: Machine, command: list[str], s
     [
         ("fracgpu-no-such-command", 127, "No such file or directory; give its path, or correct PATH"),
         ("/etc/passwd", 126, "Permission denied; make it an executable program"),
-        ("/tmp", 126, "Permission denied; make it an executable program"),  # noqa: S108
+        ("/tmp", 126, "Permission denied; make it an executable program"),
         ("", 127, "is an empty name"),
     ],
     ids=["not found", "not executable", "directory", "empty"],

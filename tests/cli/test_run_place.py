@@ -157,7 +157,7 @@ def test_a_process_that_can_not_be_seen_for_a_moment_keeps_a_prefix(
     tmp_path: Path, proc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the middle of execve(2) a process has no environment to show."""
-    prefix = dead_prefix(tmp_path)
+    dead_prefix(tmp_path)
     process(proc, 11, b"")
     really = place._processes_naming
     looks: list[int] = []

@@ -21,22 +21,21 @@ from fracgpu.cli.run_command.options import RunOptions
 from tests.cli.machine import DEADLINE_SECONDS, Machine
 
 FORWARDED = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH"]
-# Counts what it is sent; ends, with the counts, at SIGALRM, which fracgpu does not know.
+# Counts what it is sent; ends, with the counts, at SIGALRM, which fracgpu does not know. It waits for signals and does
+# not handle them: a handler comes in the middle of anything, or just before the pause that was to wait for it.
 COUNTER = """
 import collections, os, signal, sys
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+awaited = {signal.SIGALRM, *(getattr(signal, name) for name in sys.argv[1:])}
+signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+say("pid", os.getpid())
 seen = collections.Counter()
-def count(number, frame):
-    seen[signal.Signals(number).name] += 1
-    print("got", signal.Signals(number).name, flush=True)
-def end(number, frame):
-    print("seen", dict(seen), flush=True)
-    sys.exit(3)
-for name in sys.argv[1:]:
-    signal.signal(getattr(signal, name), count)
-signal.signal(signal.SIGALRM, end)
-print("pid", os.getpid(), flush=True)
-while True:
-    signal.pause()
+while (number := signal.sigwait(awaited)) != signal.SIGALRM:
+    seen[number.name] += 1
+    say("got", number.name)
+say("seen", dict(seen))
+sys.exit(3)
 """
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -167,9 +166,10 @@ def test_a_terminal_that_goes_away_ends_the_command(machine: Machine) -> None:
     program = (
         "import os, signal, sys\n"
         "end = os.open(sys.argv[1], os.O_WRONLY)\n"
-        "signal.signal(signal.SIGHUP, lambda *_: sys.exit(os.write(end, b'hung up') - 7))\n"
-        "print('ready', flush=True)\n"
-        "signal.pause()\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})\n"
+        "os.write(1, b'ready\\n')\n"
+        "signal.sigwait({signal.SIGHUP})\n"
+        "os.write(end, b'hung up')\n"
     )
     pid, terminal = on_terminal(machine, program, str(end))
     reader = os.open(end, os.O_RDONLY)
@@ -190,6 +190,8 @@ def test_a_terminal_that_goes_away_ends_the_command(machine: Machine) -> None:
 def test_a_command_of_another_user_can_not_be_signalled_and_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sudo and its kind. Giving up on it would leave it running without anybody who cleans up."""
     reader, writer = os.pipe()
+    os.set_inheritable(reader, True)
+    program = f"import os, sys; os.read({reader}, 1); sys.exit(5)"
 
     def refuse(_: int, number: int) -> None:
         assert number == signal.SIGTERM
@@ -198,9 +200,8 @@ def test_a_command_of_another_user_can_not_be_signalled_and_is_waited_for(monkey
 
     try:
         with HeldSignals() as signals:
-            pid = signals.start(["sh", "-c", f"read line <&{reader}; exit 5"], dict(os.environ))
-            really = os.kill
-            really(os.getpid(), signal.SIGTERM)
+            pid = signals.start([sys.executable, "-c", program], dict(os.environ))
+            os.kill(os.getpid(), signal.SIGTERM)
             monkeypatch.setattr(os, "kill", refuse)
             assert signals.wait(pid) == 5
     finally:
