@@ -1,7 +1,12 @@
-"""The one place that knows why and when the plugin stops, and with which exit status."""
+"""The one place that knows why and when the plugin stops, and with which exit status.
+
+A signal handler asks for the stop, and Python runs it in the main thread between two instructions of whatever that is
+doing, which here is waiting for the stop. So nothing on the way may hold a lock that is not reentrant: an Event would
+stand still for ever if the signal came while its own `wait` held its lock. SimpleQueue is made for that.
+"""
 
 import logging
-import threading
+from queue import SimpleQueue
 from typing import Final
 
 _LOG: Final = logging.getLogger(__name__)
@@ -16,14 +21,12 @@ class Stop:
     """Any thread asks for the stop, the main thread waits for it."""
 
     def __init__(self) -> None:
-        self._asked = threading.Event()
+        self._asked: SimpleQueue[int] = SimpleQueue()
         self.exit_status = EXIT_OK
 
     def ask(self, exit_status: int = EXIT_OK) -> None:
         """Have the plugin stop. The first exit status wins: a signal after it does not turn a failure into success."""
-        if not self._asked.is_set():
-            self.exit_status = exit_status
-            self._asked.set()
+        self._asked.put(exit_status)
 
     def driver_replaced(self) -> None:
         """Have the plugin stop because only a new process can use the driver that is there now."""
@@ -32,5 +35,5 @@ class Stop:
         self.ask(EXIT_DRIVER_REPLACED)
 
     def wait(self) -> None:
-        """Return when somebody has asked."""
-        self._asked.wait()
+        """Return when somebody has asked; `exit_status` is what the first one said."""
+        self.exit_status = self._asked.get()

@@ -28,6 +28,7 @@ READ_SECONDS: Final = 15.0
 _MAX_ERROR_TEXT: Final = 300
 _NO_QUERY: Final[Mapping[str, str]] = MappingProxyType({})
 _GONE: Final = 410
+_UNAUTHORIZED: Final = 401
 # What the API server's validation says of a changed immutable field, whatever the field.
 _IMMUTABLE: Final = "field is immutable"
 # A missing right to one driver's entries of status.devices is found by validation, not by the authorizer (1.36).
@@ -39,22 +40,8 @@ class KubernetesTransport:
 
     def __init__(self, kubeconfig: Path | None) -> None:
         """Read the connection settings; nothing is sent yet. Raises Unavailable when they are missing or wrong."""
-        configuration: Any = client.Configuration()
-        try:
-            if kubeconfig is None:
-                config.load_incluster_config(client_configuration=configuration)
-            else:
-                config.load_kube_config(
-                    config_file=str(kubeconfig), client_configuration=configuration, persist_config=False
-                )
-        except Exception as error:
-            # The loader lets the YAML parser's errors through, and those of its own indexing into what it parsed.
-            place = f"kubeconfig {kubeconfig}" if kubeconfig else "service account of this pod"
-            raise Unavailable(
-                place, " ".join(str(error).split()), remedy="give --kubeconfig, or run in a pod with a token"
-            ) from error
-        self._client: Any = client.ApiClient(configuration)
-        self._host: str = configuration.host.rstrip("/")
+        self._kubeconfig = kubeconfig
+        self._client: Any = _client(kubeconfig)
 
     def close(self) -> None:
         """Drop all connections."""
@@ -120,24 +107,61 @@ class KubernetesTransport:
         headers: dict[str, Any] = {"Accept": accept, "User-Agent": "fracgpu-kubeletplugin"}
         if content is not None:
             headers["Content-Type"] = content_type
-        url = f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
-        try:
-            # Reads a projected token again from time to time, and fails while that is being replaced or gone.
-            self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
-            response: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
-                method,
-                url,
-                body=content,
-                headers=headers,
-                preload_content=False,
-                retries=False,
-                timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, read_seconds), read=read_seconds),
-            )
-        except (urllib3.exceptions.HTTPError, OSError, config.ConfigException) as error:
-            raise unavailable(path, str(error)) from error
+        target = path + (f"?{urlencode(query)}" if query else "")
+        timeout = urllib3.Timeout(connect=min(CONNECT_SECONDS, read_seconds), read=read_seconds)
+        used = self._client
+        response = _request(used, method, target, content, headers, timeout)
+        if response.status == _UNAUTHORIZED:
+            # The client reads a kubeconfig's token, tokenFile or certificate once; they are renewed meanwhile.
+            response.close()
+            response = _request(self._renewed(used), method, target, content, headers, timeout)
         if not 200 <= response.status < 300:
             raise _failure(f"{method} {path}", response)
         return response
+
+    def _renewed(self, used: Any) -> Any:
+        """Return a client with the credentials as they are now; `used` are those that were not accepted."""
+        if self._client is used:
+            self._client = _client(self._kubeconfig)
+        return self._client
+
+
+def _client(kubeconfig: Path | None) -> Any:
+    configuration: Any = client.Configuration()
+    try:
+        if kubeconfig is None:
+            config.load_incluster_config(client_configuration=configuration)
+        else:
+            config.load_kube_config(
+                config_file=str(kubeconfig), client_configuration=configuration, persist_config=False
+            )
+    except Exception as error:
+        # The loader lets the YAML parser's errors through, and those of its own indexing into what it parsed.
+        place = f"kubeconfig {kubeconfig}" if kubeconfig else "service account of this pod"
+        raise Unavailable(
+            place, " ".join(str(error).split()), remedy="give --kubeconfig, or run in a pod with a token"
+        ) from error
+    return client.ApiClient(configuration)
+
+
+def _request(
+    used: Any, method: str, target: str, content: bytes | None, headers: dict[str, Any], timeout: urllib3.Timeout
+) -> urllib3.BaseHTTPResponse:
+    try:
+        # Reads a projected token again from time to time, and fails while that is being replaced or gone.
+        used.update_params_for_auth(headers, [], ["BearerToken"], target, method, None)
+        response: urllib3.BaseHTTPResponse = used.rest_client.pool_manager.request(
+            method,
+            f"{used.configuration.host.rstrip('/')}{target}",
+            body=content,
+            headers=headers,
+            preload_content=False,
+            retries=False,
+            timeout=timeout,
+        )
+    except (urllib3.exceptions.HTTPError, OSError, config.ConfigException) as error:
+        raise unavailable(target.partition("?")[0], str(error)) from error
+    return response
 
 
 def encode(body: Json) -> bytes:
@@ -175,6 +199,10 @@ def _failure(subject: str, response: urllib3.BaseHTTPResponse) -> ClusterError:
         return NotFound(subject, what, remedy="create the object, or check its name")
     if status in (409, _GONE):
         return Conflict(subject, what, remedy="read it again and retry")
+    if status == _UNAUTHORIZED:
+        # No refusal of what was asked: it is over as soon as there is a valid token.
+        remedy = "it is tried again with the token as it is then; look at the kubeconfig file or the service account"
+        return Unavailable(subject, what, remedy=remedy)
     if status == 429 or status >= 500:
         return Unavailable(subject, what, remedy="it is tried again; look at the API server if it lasts")
     kind: type[Refused] = Refused

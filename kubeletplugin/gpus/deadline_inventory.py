@@ -7,8 +7,11 @@ they are told so at once, and nothing piles up behind it. When the driver answer
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
@@ -22,15 +25,29 @@ NVML_SECONDS: Final = 15.0
 """How long the driver may take for one answer. Without persistence mode it initialises each GPU anew: seconds."""
 
 _Result = TypeVar("_Result")
+_LIMIT_SECONDS: Final[ContextVar[float | None]] = ContextVar("fracgpu_nvml_limit_seconds", default=None)
+
+
+@contextmanager
+def answer_within(seconds: float) -> Iterator[None]:
+    """Have calls in the block, from this thread, wait for `seconds` at most: a caller may have less time than NVML."""
+    token = _LIMIT_SECONDS.set(seconds)
+    try:
+        yield
+    finally:
+        _LIMIT_SECONDS.reset(token)
 
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    """One call. `started_seconds` is None until the thread takes it; `abandoned` when its caller has gone."""
+    """One call. `since_seconds` is when it was asked, then when the thread took it, in Unix seconds.
+
+    `abandoned` says that its caller has gone.
+    """
 
     name: str
     function: Callable[[], Any]
-    started_seconds: float | None = None
+    since_seconds: float
     abandoned: bool = False
     result: Any = None
     error: Exception | None = None
@@ -40,8 +57,9 @@ class _Job:
 class DeadlineInventory:
     """GpuInventory with a time limit for each call of `inventory`. Safe to use from several threads.
 
-    Every method raises InventoryUnavailable after `timeout_seconds` without an answer, and at once while an earlier
-    call that took longer still has none; apart from that, what `inventory` raises.
+    Every method raises InventoryUnavailable after `timeout_seconds` without an answer (less in `answer_within`), and at
+    once while an earlier call that took longer still has none; apart from that, what `inventory` raises. `clock` gives
+    Unix seconds.
     """
 
     def __init__(
@@ -49,7 +67,7 @@ class DeadlineInventory:
         inventory: GpuInventory,
         *,
         timeout_seconds: float = NVML_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._inventory = inventory
         self._timeout_seconds = timeout_seconds
@@ -80,7 +98,9 @@ class DeadlineInventory:
                 self._thread = None
 
     def _call(self, name: str, function: Callable[[], _Result]) -> _Result:
-        job = _Job(name, function)
+        job = _Job(name, function, self._clock())
+        asked_limit = _LIMIT_SECONDS.get()
+        limit = self._timeout_seconds if asked_limit is None else min(asked_limit, self._timeout_seconds)
         with self._lock:
             if self._stuck:
                 raise self._silent(job)
@@ -88,12 +108,13 @@ class DeadlineInventory:
                 self._thread = threading.Thread(target=self._work, name="nvml", daemon=True)
                 self._thread.start()
             self._jobs.put(job)
-        if not job.done.wait(self._timeout_seconds):
+        if not job.done.wait(limit):
             with self._lock:
                 # Between the wait and the lock the answer may have come.
                 if not job.done.is_set():
                     job.abandoned = True
-                    self._stuck = self._running is not None
+                    # A caller in a hurry says nothing about the driver.
+                    self._stuck = self._stuck or (self._running is not None and limit >= self._timeout_seconds)
                     raise self._silent(job)
         if job.error is not None:
             raise job.error
@@ -105,7 +126,7 @@ class DeadlineInventory:
             with self._lock:
                 if job.abandoned:
                     continue
-                self._running, job.started_seconds = job, self._clock()
+                self._running, job.since_seconds = job, self._clock()
             try:
                 job.result = job.function()
             except Exception as error:
@@ -115,12 +136,11 @@ class DeadlineInventory:
                 job.done.set()
 
     def _silent(self, job: _Job) -> InventoryUnavailable:
-        running = self._running or job
-        seconds = self._timeout_seconds
-        if running.started_seconds is not None:
-            seconds = self._clock() - running.started_seconds
+        asked = self._running or job
+        # The moment, not the time since: the text goes into events and logs, where another one is another trouble.
+        since = datetime.fromtimestamp(asked.since_seconds, UTC)
         return InventoryUnavailable(
             "NVML",
-            f"has not answered for {seconds:.0f} s, asked for {running.name}",
+            f"has not answered since {since:%Y-%m-%d %H:%M:%S} UTC, asked for {asked.name}",
             remedy="look for Xid in the kernel log of the node and reset the GPU; it goes on when the driver answers",
         )

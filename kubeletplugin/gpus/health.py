@@ -79,9 +79,13 @@ class HealthMonitor:
             return self._latest, self._changes
 
     def gpus(self) -> tuple[Gpu, ...] | None:
-        """Return the GPUs to publish, those that do not answer as unhealthy; None before the first look."""
+        """Return the GPUs to publish, those that do not answer as unhealthy; None while nothing is known yet.
+
+        One look without an answer is not knowledge: a driver that is slow to start would empty the slice that the
+        plugin before this one left.
+        """
         latest, _ = self.latest()
-        return latest.gpus if latest.looked_at else None
+        return latest.gpus if latest.answered or latest.silent else None
 
     def wait_for_change(self, changes: int, timeout_seconds: float, *, unless: Callable[[], bool]) -> None:
         """Return when there were more than `changes` changes, when `unless` holds, or after the timeout.

@@ -45,13 +45,15 @@ class GpuState:
 class NodeHealth:
     """All GPUs that were ever seen. `silence` says why the driver does not answer, empty when it does.
 
-    `looked_at` is the time of the last look in Unix seconds, 0 before the first.
+    `looked_at` is the time of the last look in Unix seconds, 0 before the first; `answered` says that the driver has
+    ever listed its GPUs, also if there are none.
     """
 
     states: Mapping[GpuUuid, GpuState] = field(default_factory=dict)
     silent_looks: int = 0
     silence: str = ""
     looked_at: float = 0.0
+    answered: bool = False
 
     @property
     def silent(self) -> bool:
@@ -88,7 +90,7 @@ def after_look(before: NodeHealth, seen: Iterable[Gpu], *, now: float) -> NodeHe
     for uuid, state in before.states.items():
         if uuid not in listed:
             states[uuid] = _judged(state, replace(state.gpu, healthy=False))
-    return NodeHealth(states=states, looked_at=now)
+    return NodeHealth(states=states, looked_at=now, answered=True)
 
 
 def after_silence(before: NodeHealth, why: str, *, now: float) -> NodeHealth:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fracgpu.cdi.writer import temporary_path
 from fracgpu.driver.errors import FracgpuError
@@ -30,6 +30,7 @@ from fracgpu.kubeletplugin.janitor.patience import Patience
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.kubeletplugin.prepare.apply import Applier
 from fracgpu.kubeletplugin.prepare.checkpoint import Checkpoint, CheckpointStore, ClaimEntry, EntryState
+from fracgpu.kubeletplugin.prepare.deadline import Deadline
 from fracgpu.kubeletplugin.prepare.edits import STATE_FILE
 from fracgpu.kubeletplugin.prepare.files import Files
 from fracgpu.kubeletplugin.prepare.interceptor_store import InterceptorStore
@@ -45,6 +46,11 @@ _LOG: Final = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 10.0
 _LOCK_SECONDS: Final = 10.0
 _API_SECONDS: Final = 5.0
+# For all questions of one sweep together: while they are asked no release is finished.
+_ASKING_SECONDS: Final = 30.0
+# For taking claims back under the node lock, the API server asked once more included: the kubelet's calls wait for it.
+_LOCKED_SECONDS: Final = 5.0
+_Thing = TypeVar("_Thing")
 Removed = Callable[[str, int], None]
 """Is told of removals: their kind (claim, interceptor, allocation, spec or temporary) and how many."""
 
@@ -126,31 +132,38 @@ class Janitor:
         finished = self.finish_releases()
         abandoned = self._abandoned(self._checkpoints.load())
         with self._locked():
-            checkpoint = self._checkpoints.load()
-            taken_back = self._count("claim", self._take_back(abandoned, checkpoint))
+            asking = Deadline(_LOCKED_SECONDS, clock=self._clock)
+            taken_back = self._attempt("claim", lambda: abandoned, lambda entry: self._take_back(entry, asking))
             # What was just taken back is named by nothing any more, and has nothing left.
             checkpoint = self._checkpoints.load()
             return (
                 finished
                 + taken_back
-                + self._attempt("spec", lambda: self._remove_specs(checkpoint))
-                + self._attempt("allocation", lambda: self._remove_allocations(checkpoint))
-                + self._attempt("interceptor", lambda: self._remove_interceptors(checkpoint))
-                + self._attempt("temporary", self._remove_temporaries)
+                + self._attempt("spec", lambda: nameless_specs(self._options, checkpoint), self._remove_spec)
+                + self._attempt(
+                    "allocation", lambda: nameless_allocations(self._options, checkpoint), self._remove_allocation
+                )
+                + self._attempt("interceptor", lambda: self._unnamed_digests(checkpoint), self._remove_interceptor)
+                + self._attempt("temporary", self._temporaries, self._files.remove)
+                + self._attempt("temporary", lambda: [self._interceptors], InterceptorStore.remove_temporaries)
             )
 
     def _abandoned(self, checkpoint: Checkpoint) -> list[ClaimEntry]:
         """Return the entries that the API server has said for long enough are not for this node any more."""
+        asking = Deadline(_ASKING_SECONDS, clock=self._clock)
         gone = [
             entry
             for entry in checkpoint.entries.values()
-            if entry.state is not EntryState.RELEASING and self._is_gone(entry)
+            if entry.state is not EntryState.RELEASING and self._is_gone(entry, asking)
         ]
         return [entry for entry in gone if self._patience.unused(("claim", entry.claim_uid))]
 
-    def _is_gone(self, entry: ClaimEntry) -> bool:
+    def _is_gone(self, entry: ClaimEntry, asking: Deadline) -> bool:
+        timeout_seconds = min(_API_SECONDS, asking.remaining_seconds)
+        if not timeout_seconds:
+            return False
         try:
-            raw = self._cluster.get_claim(entry.namespace, entry.name, timeout_seconds=_API_SECONDS)
+            raw = self._cluster.get_claim(entry.namespace, entry.name, timeout_seconds=timeout_seconds)
         except NotFound:
             return True
         except FracgpuError:
@@ -158,53 +171,51 @@ class Janitor:
             return False
         return not _is_allocated_here(raw, entry, self._options.node_name)
 
-    def _take_back(self, abandoned: Iterable[ClaimEntry], checkpoint: Checkpoint) -> int:
-        count = 0
-        for entry in abandoned:
-            # Asked again under the lock: allocated anew and prepared meanwhile, it would look just the same here.
-            if checkpoint.entries.get(entry.claim_uid) != entry or not self._is_gone(entry):
-                continue
-            if self._in_use(self._directories(entry), [f"/allocations/{entry.claim_uid}-"]):
-                continue
-            checkpoint = self._applier.release(entry, checkpoint)
-            count += 1
-            claim = f"{entry.namespace}/{entry.name}"
-            _LOG.warning(
-                "claim released: nobody asked for it, but it is gone from the API server",
-                extra={"claim": claim, "uid": entry.claim_uid, "gpu": ",".join(entry.gpu_uuids)},
-            )
-        return count
+    def _take_back(self, entry: ClaimEntry, asking: Deadline) -> int:
+        checkpoint = self._checkpoints.load()
+        # Asked again under the lock: allocated anew and prepared meanwhile, it would look just the same here. One that
+        # is not asked in time is left to the next sweep.
+        if checkpoint.entries.get(entry.claim_uid) != entry or not self._is_gone(entry, asking):
+            return 0
+        if self._in_use(self._directories(entry), [f"/allocations/{entry.claim_uid}-"]):
+            return 0
+        self._applier.release(entry, checkpoint)
+        claim = f"{entry.namespace}/{entry.name}"
+        _LOG.warning(
+            "claim released: nobody asked for it, but it is gone from the API server",
+            extra={"claim": claim, "uid": entry.claim_uid, "gpu": ",".join(entry.gpu_uuids)},
+        )
+        return 1
 
-    def _remove_specs(self, checkpoint: Checkpoint) -> int:
-        count = 0
-        for uid, path in nameless_specs(self._options, checkpoint):
-            directories = [one for one in self._allocations() if one.name.startswith(f"{uid}-")]
-            if self._patience.unused(path) and not self._in_use(directories, [f"/allocations/{uid}-"]):
-                count += self._files.remove(path)
-                _LOG.warning("CDI spec removed that no claim names", extra={"path": str(path)})
-        return count
+    def _remove_spec(self, spec: tuple[str, Path]) -> int:
+        uid, path = spec
+        directories = [one for one in self._allocations() if one.name.startswith(f"{uid}-")]
+        if not self._patience.unused(path) or self._in_use(directories, [f"/allocations/{uid}-"]):
+            return 0
+        removed = self._files.remove(path)
+        _LOG.warning("CDI spec removed that no claim names", extra={"uid": uid, "path": str(path)})
+        return removed
 
-    def _remove_allocations(self, checkpoint: Checkpoint) -> int:
-        count = 0
-        for path in nameless_allocations(self._options, checkpoint):
-            if self._patience.unused(path) and not self._in_use([path], [f"/allocations/{path.name}/"]):
-                count += self._files.remove_directory(path)
-                _LOG.warning("allocation removed that no claim names", extra={"path": str(path)})
-        return count
+    def _remove_allocation(self, path: Path) -> int:
+        if not self._patience.unused(path) or self._in_use([path], [f"/allocations/{path.name}/"]):
+            return 0
+        removed = self._files.remove_directory(path)
+        fields = {"allocation_id": path.name, "path": str(path)}
+        _LOG.warning("allocation removed that no claim names", extra=fields)
+        return removed
 
-    def _remove_interceptors(self, checkpoint: Checkpoint) -> int:
-        count = 0
-        for digest in sorted(
-            unnamed_digests(self._options, checkpoint, self._interceptors.digests(), self._own_digest)
-        ):
-            if self._patience.unused(("interceptor", digest)) and not self._in_use([], [f"/{digest}/"]):
-                count += self._interceptors.remove(digest)
-                _LOG.info("interceptor removed that no claim names", extra={"digest": digest})
-        return count
+    def _unnamed_digests(self, checkpoint: Checkpoint) -> list[str]:
+        return sorted(unnamed_digests(self._options, checkpoint, self._interceptors.digests(), self._own_digest))
 
-    def _remove_temporaries(self) -> int:
-        files = [*spec_temporaries(self._options), temporary_path(self._checkpoints.path)]
-        return sum(self._files.remove(path) for path in files) + self._interceptors.remove_temporaries()
+    def _remove_interceptor(self, digest: str) -> int:
+        if not self._patience.unused(("interceptor", digest)) or self._in_use([], [f"/{digest}/"]):
+            return 0
+        removed = self._interceptors.remove(digest)
+        _LOG.info("interceptor removed that no claim names", extra={"digest": digest})
+        return removed
+
+    def _temporaries(self) -> list[Path]:
+        return [*spec_temporaries(self._options), temporary_path(self._checkpoints.path)]
 
     def _in_use(self, directories: Iterable[Path], fragments: Iterable[str]) -> bool:
         try:
@@ -222,13 +233,18 @@ class Janitor:
     def _directories(self, entry: ClaimEntry) -> list[Path]:
         return [self._options.run_dir / "allocations" / record.allocation_id for record in entry.allocations]
 
-    def _attempt(self, kind: str, remove: Callable[[], int]) -> int:
-        """Remove things of one kind; one that can not be removed must not save those of the other kinds."""
+    def _attempt(self, kind: str, find: Callable[[], Iterable[_Thing]], remove: Callable[[_Thing], int]) -> int:
+        """Remove things of one kind; one that can not be removed must not save the others."""
+        count = 0
         try:
-            return self._count(kind, remove())
+            for thing in find():
+                try:
+                    count += remove(thing)
+                except OSError as error:
+                    self._report(error)
         except OSError as error:
             self._report(error)
-            return 0
+        return self._count(kind, count)
 
     def _count(self, kind: str, count: int) -> int:
         if count:

@@ -5,6 +5,7 @@ removes, when a server stops, whatever lies at the path that the server was boun
 used twice it can not hit the socket of another instance, or our own next one.
 """
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -16,6 +17,7 @@ from fracgpu.kubeletplugin.errors import SocketInvalid
 from fracgpu.kubeletplugin.kubelet.sockets import SocketPlace, is_dead
 from fracgpu.kubeletplugin.prepare.files import Files
 
+_LOG: Final = logging.getLogger(__name__)
 # A kubelet that is connected to the old server goes on to the new one as soon as the old one stops taking calls.
 _HANDOVER_SECONDS: Final = 40.0
 
@@ -55,11 +57,17 @@ class ServedSocket:
         return inode is None or (inode != self._inode and is_dead(self.place.path))
 
     def close(self, *, grace_seconds: float | None) -> None:
-        """Take the socket away, unless another instance has put its own there, and let calls in progress finish."""
+        """Take the socket away, unless another instance has put its own there, and let calls in progress finish.
+
+        A socket that can not be taken away is logged: the next instance finds it dead, and calls finish all the same.
+        """
         if self._server is None:
             return
-        if self._present_inode() == self._inode:
-            self._files.unlink_socket(self.place.path)
+        try:
+            if self._present_inode() == self._inode:
+                self._files.unlink_socket(self.place.path)
+        except OSError as error:
+            _LOG.warning("socket not removed", extra={"path": self.place.path, "error": str(error)})
         self._server.stop(grace_seconds).wait()
         self._server = None
 

@@ -22,7 +22,7 @@ from fracgpu.kubeletplugin.prepare.deadline import Deadline
 from fracgpu.kubeletplugin.prepare.outcome import PreparedClaim, ReleasedClaim
 from fracgpu.kubeletplugin.prepare.plan import PreparedDevice
 from fracgpu.kubeletplugin.telemetry.metrics import PluginMetrics, outcome_of
-from fracgpu.kubeletplugin.telemetry.tracing import Operation, claim_operation
+from fracgpu.kubeletplugin.tracing import Operation, claim_operation
 from fracgpu.proto.dra.v1 import api_pb2, api_pb2_grpc
 from fracgpu.proto.dra.v1beta1 import api_pb2 as v1beta1_pb2
 from fracgpu.proto.dra.v1beta1 import api_pb2_grpc as v1beta1_pb2_grpc

@@ -18,7 +18,7 @@ from fracgpu.kubeletplugin.prepare.checkpoint import Checkpoint, CheckpointStore
 from fracgpu.kubeletplugin.prepare.edits import CONFIG_FILE, STATE_FILE
 from fracgpu.kubeletplugin.prepare.files import Files
 from fracgpu.kubeletplugin.prepare.plan import AllocationFiles, NodePlan, allocation_directory, spec_path
-from fracgpu.kubeletplugin.prepare.state_locks import count_users
+from fracgpu.kubeletplugin.prepare.state_locks import count_users, processes
 from fracgpu.native.config_page import ConfigPage, decode_config_page, encode_config_page
 from fracgpu.native.errors import ConfigPageInvalid, StateFileInvalid
 from fracgpu.native.state_file import new_state_file, read_state_file
@@ -94,12 +94,19 @@ class Applier:
     def finish_releases(self, checkpoint: Checkpoint, *, keep: str = "") -> Checkpoint:
         """Take back the claims that only waited for their last process, and return the checkpoint without them.
 
-        `keep` is the UID of a claim to leave alone.
+        `keep` is the UID of a claim to leave alone. One that can not be taken back goes on counting, and is logged: it
+        must hold up neither the others nor the claim for whose sake this is done.
         """
         for uid, entry in checkpoint.entries.items():
-            if entry.state is EntryState.RELEASING and uid != keep and not self._users_or_one(entry):
+            if entry.state is not EntryState.RELEASING or uid == keep or self._users_or_one(entry):
+                continue
+            about_claim = _log_fields(entry)
+            try:
                 checkpoint = self.release(entry, checkpoint)
-                _LOG.info("release finished", extra={"claim": f"{entry.namespace}/{entry.name}", "uid": uid})
+            except OSError as error:
+                _LOG.warning("release not finished", extra={**about_claim, "error": str(error)})
+            else:
+                _LOG.info("release finished", extra=about_claim)
         return checkpoint
 
     def release(self, entry: ClaimEntry, checkpoint: Checkpoint) -> Checkpoint:
@@ -139,8 +146,12 @@ class Applier:
             self._store.save(checkpoint.without(plan.entry.claim_uid))
         except OSError as error:
             # The entry stays as "preparing": the next Prepare goes on from it, or Unprepare takes it back.
-            claim = f"{plan.entry.namespace}/{plan.entry.name}"
-            _LOG.warning("rollback incomplete", extra={"claim": claim, "error": str(error)})
+            _LOG.warning("rollback incomplete", extra={**_log_fields(plan.entry), "error": str(error)})
+
+
+def _log_fields(entry: ClaimEntry) -> dict[str, str]:
+    claim = f"{entry.namespace}/{entry.name}"
+    return {"claim": claim, "uid": entry.claim_uid, "gpu": ",".join(entry.gpu_uuids)}
 
 
 def _missing(files: AllocationFiles) -> tuple[bool, bool]:
@@ -161,7 +172,7 @@ def _missing(files: AllocationFiles) -> tuple[bool, bool]:
     if not sound and (users := count_users(state)):
         raise AccountDamaged(
             f"allocation {files.page.allocation_id}",
-            f"a container has overwritten its state file, which {users} processes use",
+            f"a container has overwritten its state file, which is in use ({processes(users)})",
             remedy="delete the pods that use the claim; without them the file is made good",
         )
     return current is None, not sound

@@ -15,6 +15,7 @@ from fracgpu.kubeletplugin.errors import ClaimRefused
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord, Checkpoint, ClaimEntry, EntryState
 from fracgpu.kubeletplugin.prepare.claim import ClaimRef
+from fracgpu.kubeletplugin.prepare.state_locks import processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def check_capacity(
 
 def _still_in_use(entries: Iterable[ClaimEntry], gpu_uuid: str, users: Mapping[str, int]) -> str:
     claims = [
-        f"{entry.namespace}/{entry.name} ({users.get(entry.claim_uid, 0)} processes)"
+        f"{entry.namespace}/{entry.name} ({processes(users.get(entry.claim_uid, 0))})"
         for entry in entries
         if entry.state is EntryState.RELEASING and gpu_uuid in entry.gpu_uuids
     ]

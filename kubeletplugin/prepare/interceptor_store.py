@@ -5,6 +5,7 @@ new interceptor goes into a new directory and an existing one is never touched; 
 claim was prepared with.
 """
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from fracgpu.kubeletplugin.prepare.files import Files
 from fracgpu.native.libraries import library_digest
 
 _MODE: Final = 0o755
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class InterceptorStore:
@@ -28,10 +30,10 @@ class InterceptorStore:
         return self._directory / digest
 
     def digests(self) -> frozenset[str]:
-        """Return the digests of all stored interceptors."""
+        """Return the digests of all stored interceptors; what has another kind of name is not ours."""
         if not self._directory.is_dir():
             return frozenset()
-        return frozenset(path.name for path in self._directory.iterdir() if not path.name.startswith("."))
+        return frozenset(path.name for path in self._directory.iterdir() if _DIGEST.fullmatch(path.name))
 
     def install(self, libraries: tuple[Path, ...]) -> str:
         """Store `libraries` together, unless they are there already, and return their digest.

@@ -16,6 +16,7 @@ from fracgpu.cdi.writer import spec_file_name
 from fracgpu.driver.codes import ReasonCode
 from fracgpu.driver.gpu import Gpu
 from fracgpu.driver.names import CDI_CLASS, CDI_VENDOR, cdi_device_id
+from fracgpu.driver.versions import UNKNOWN_VERSION, normalise_version
 from fracgpu.kubeletplugin.errors import ClaimChanged, ClaimRefused, InterceptorDamaged
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.kubeletplugin.prepare.capacity import check_capacity
@@ -23,6 +24,7 @@ from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord, Checkpoin
 from fracgpu.kubeletplugin.prepare.claim import ClaimAllocation
 from fracgpu.kubeletplugin.prepare.edits import allocation_edits, claim_spec, driver_edits, library_directories
 from fracgpu.kubeletplugin.prepare.share import Share, resolve_share
+from fracgpu.kubeletplugin.prepare.state_locks import processes
 from fracgpu.native.config_page import ConfigPage
 
 
@@ -104,6 +106,8 @@ def plan_prepare(claim: ClaimAllocation, node: NodeFacts) -> NodePlan:
     )
     records = tuple(share.record for share in shares)
     _require_distinct(claim, records)
+    for share in shares:
+        _require_driver_in_use(share.gpu, node.driver)
     same = previous is not None and previous.allocations == records
     if previous is not None and not same:
         _require_unused(claim, previous, node.users.get(claim.ref.uid, 0))
@@ -143,9 +147,25 @@ def _require_unused(claim: ClaimAllocation, previous: ClaimEntry, users: int) ->
     if users:
         raise ClaimChanged(
             str(claim.ref),
-            f"was allocated anew while {users} processes still use its former allocation",
+            f"was allocated anew while its former allocation is still in use ({processes(users)})",
             remedy="it is tried again; if those processes do not end by themselves, end them",
         )
+
+
+def _require_driver_in_use(gpu: Gpu, driver: DriverFiles) -> None:
+    """Raise DriverFilesMissing if the files are not of the driver that runs `gpu`.
+
+    A package that was updated without a reboot leaves that: NVML goes on in this process, with the library that is gone
+    from the disk, but a container would get libraries that the kernel module turns away.
+    """
+    installed = normalise_version(driver.version)
+    if UNKNOWN_VERSION in (installed, gpu.driver_version) or installed == gpu.driver_version:
+        return
+    raise DriverFilesMissing(
+        f"GPU {gpu.uuid}",
+        f"runs with driver {gpu.driver_version}, but the files in {driver.root} are of {installed}",
+        remedy="reboot the node or reload the nvidia kernel modules, so that the installed driver is the one in use",
+    )
 
 
 def _require_distinct(claim: ClaimAllocation, records: tuple[AllocationRecord, ...]) -> None:

@@ -15,6 +15,7 @@ from fracgpu.driver.gpu import Gpu
 from fracgpu.driver.inventory import GpuInventory
 from fracgpu.kubeletplugin.api.cluster import ClusterApi
 from fracgpu.kubeletplugin.errors import ClaimInvalid, NotFound
+from fracgpu.kubeletplugin.gpus.deadline_inventory import answer_within
 from fracgpu.kubeletplugin.gpus.node_driver import NodeDriver, read_driver
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.kubeletplugin.prepare.apply import Applier
@@ -27,7 +28,7 @@ from fracgpu.kubeletplugin.prepare.interceptor_store import InterceptorStore
 from fracgpu.kubeletplugin.prepare.node_lock import node_lock
 from fracgpu.kubeletplugin.prepare.outcome import PreparedClaim, ReleasedClaim
 from fracgpu.kubeletplugin.prepare.plan import NodeFacts, plan_prepare
-from fracgpu.kubeletplugin.telemetry.tracing import about, step
+from fracgpu.kubeletplugin.tracing import about, step
 
 CHECKPOINT_FILE: Final = "checkpoint.json"
 LOCK_FILE: Final = "node.lock"
@@ -80,7 +81,7 @@ class ClaimPreparer:
         with self._order.preparing(ref) as turn:
             claim = self._read_claim(ref, deadline)
             about(pods=claim.pods)
-            with step("list-gpus"):
+            with step("list-gpus"), answer_within(deadline.remaining_seconds):
                 gpus = self._inventory.list_gpus()
             deadline.check(str(ref), "the list of GPUs")
             # Now, not when it is planned: a refusal names its GPUs, too.

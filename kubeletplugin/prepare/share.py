@@ -11,6 +11,7 @@ from fracgpu.driver.codes import ReasonCode
 from fracgpu.driver.config import WHOLE, FractionConfig
 from fracgpu.driver.errors import ConfigInvalid, GrantInvalid, NameInvalid
 from fracgpu.driver.gpu import Gpu
+from fracgpu.driver.grant import GrantResult
 from fracgpu.driver.names import allocation_id, base_request
 from fracgpu.kubeletplugin.errors import ClaimInvalid, ClaimRefused
 from fracgpu.kubeletplugin.options import PluginOptions
@@ -25,6 +26,16 @@ class Share:
     record: AllocationRecord
     gpu: Gpu
     class_config: FractionConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Terms:
+    """What class, claim and controller say of one allocation, and its id."""
+
+    allocation_id: str
+    class_config: FractionConfig
+    claim_config: FractionConfig
+    grant: GrantResult | None
 
 
 def resolve_share(
@@ -43,27 +54,20 @@ def resolve_share(
     """
     subject = f"{claim.ref} request {result.request} device {result.device}"
     gpu = _find_gpu(subject, result, options, gpus)
-    try:
-        class_config = claim.merged_config(result.request, "FromClass")
-        claim_config = claim.merged_config(result.request, "FromClaim")
-        grant = claim.grant_for(result)
-        identifier = allocation_id(claim.ref.uid, result.request, result.device, result.share_id, result.ordinal)
-    except (ConfigInvalid, GrantInvalid, NameInvalid) as error:
-        # These know the field but not whose it is, and a pod event has to say both.
-        raise ClaimInvalid(subject, f"{error.subject} {error.what}", remedy=error.remedy) from error
-    former = _handed_out(previous, identifier)
+    terms = _terms(claim, result, subject)
+    former = _handed_out(previous, terms.allocation_id)
     amounts = granted_amounts(
         subject=subject,
         allocator=options.allocator,
-        physical_memory_bytes=_memory_then(gpu, former, claim_config),
+        physical_memory_bytes=_memory_then(gpu, former, terms.claim_config),
         consumed=result.consumed,
-        grant=grant,
-        claim_config=claim_config,
-        class_config=class_config,
+        grant=terms.grant,
+        claim_config=terms.claim_config,
+        class_config=terms.class_config,
         admin_access=result.admin_access,
     )
     record = AllocationRecord(
-        allocation_id=identifier,
+        allocation_id=terms.allocation_id,
         index=index,
         request=base_request(result.request),
         pool=result.pool,
@@ -77,7 +81,20 @@ def resolve_share(
         limited=amounts.limited if former is None else former.limited,
         admin=result.admin_access,
     )
-    return Share(record=record, gpu=gpu, class_config=class_config)
+    return Share(record=record, gpu=gpu, class_config=terms.class_config)
+
+
+def _terms(claim: ClaimAllocation, result: ClaimResult, subject: str) -> _Terms:
+    try:
+        return _Terms(
+            allocation_id=allocation_id(claim.ref.uid, result.request, result.device, result.share_id, result.ordinal),
+            class_config=claim.merged_config(result.request, "FromClass"),
+            claim_config=claim.merged_config(result.request, "FromClaim"),
+            grant=claim.grant_for(result),
+        )
+    except (ConfigInvalid, GrantInvalid, NameInvalid) as error:
+        # These know the field but not whose it is, and a pod event has to say both.
+        raise ClaimInvalid(subject, f"{error.subject} {error.what}", remedy=error.remedy) from error
 
 
 def _handed_out(previous: ClaimEntry | None, identifier: str) -> AllocationRecord | None:

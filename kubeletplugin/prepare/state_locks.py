@@ -38,6 +38,11 @@ def count_users(path: Path) -> int:
         os.close(descriptor)
 
 
+def processes(count: int) -> str:
+    """Return `1 process` or `2 processes`."""
+    return f"{count} process" if count == 1 else f"{count} processes"
+
+
 def _count(descriptor: int) -> int:
     count, start = 0, 0
     while count < _MOST:

@@ -29,7 +29,8 @@ class ContainerRef:
 def parse_cgroup(content: str) -> ContainerRef | None:
     """Return the container that the content of /proc/<pid>/cgroup names, or None for a process outside of pods."""
     # The unified hierarchy (0::) comes last in the file, and is the one that counts where both are in use.
-    for line in reversed(content.splitlines()):
+    # Only the line feed ends a line: the name of a group may hold all else that Python takes for a line's end.
+    for line in reversed(content.split("\n")):
         _, _, path = line.partition(":")[2].partition(":")
         found = _container(path.split("/"))
         if found is not None:

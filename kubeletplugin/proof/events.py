@@ -79,7 +79,7 @@ def _event(about: dict[str, Any], kind: str, reason: str, message: str, *, node_
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
-            "name": f"{about['name'][:_MAX_NAME_PREFIX]}.{uuid.uuid4().hex[:16]}",
+            "name": f"{about['name'][:_MAX_NAME_PREFIX].rstrip('-.')}.{uuid.uuid4().hex[:16]}",
             "namespace": about["namespace"],
         },
         "involvedObject": about,

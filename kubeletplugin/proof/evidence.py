@@ -33,8 +33,9 @@ class FileTrouble:
 class ProcessEvidence:
     """One process that the driver lists on the allocation's GPU and that belongs to the allocation.
 
-    `driver_bytes` is the driver's count of it, None if it has none. `sole` is False for a process with further
-    allocations of this GPU, whose memory can not be told apart.
+    `replaced` is a path of library or config page that does not lead to ours; nothing is known of that without
+    `mounts_read`. `driver_bytes` is the driver's count of it, None if it has none. `sole` is False for a process with
+    further allocations of this GPU, whose memory can not be told apart.
     """
 
     pid: int
@@ -44,6 +45,7 @@ class ProcessEvidence:
     has_slot: bool
     driver_bytes: int | None
     sole: bool = True
+    mounts_read: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,8 @@ class AllocationEvidence:
     """All that one look found about an allocation.
 
     `silent` says why the driver does not answer for the GPU, None if it does. `hidden_pids` are processes on the GPU
-    that this plugin can not see.
+    that this plugin can not see, and `sees_all` whether it should see all there are. `unattributed_pids` are processes
+    on the GPU that keep the allocation's account, but do not belong to it by what the kernel says of them.
     """
 
     entry: ClaimEntry
@@ -63,3 +66,5 @@ class AllocationEvidence:
     page: ConfigPage | FileTrouble
     spec_present: bool
     library_present: bool
+    unattributed_pids: tuple[int, ...] = ()
+    sees_all: bool = False

@@ -18,10 +18,10 @@ from fracgpu.kubeletplugin.prepare.edits import CONFIG_FILE, CUDA_SONAME, NVML_S
 from fracgpu.kubeletplugin.prepare.plan import allocation_directory, spec_path
 from fracgpu.kubeletplugin.proof.evidence import AllocationEvidence, ProcessEvidence
 from fracgpu.kubeletplugin.proof.members import Candidate, Members
-from fracgpu.kubeletplugin.proof.mountinfo import FileIdentity
+from fracgpu.kubeletplugin.proof.mountinfo import FileIdentity, MountTable
 from fracgpu.kubeletplugin.proof.observed_files import read_account, read_page
 from fracgpu.kubeletplugin.proof.processes import ProcessFacts, ProcessTable, file_id
-from fracgpu.kubeletplugin.proof.verdict_mounts import Replaced, first_replaced
+from fracgpu.kubeletplugin.proof.verdict_mounts import Replaced, first_forged, first_replaced
 from fracgpu.native.state_file import SlotSnapshot, StateSnapshot
 
 SONAMES = (CUDA_SONAME, NVML_SONAME)
@@ -64,6 +64,19 @@ class StoredLibraries:
             for soname in SONAMES
         }
 
+        self._own_mounts = mounts
+
+    def pages(self, options: PluginOptions, allocation_ids: Iterable[str]) -> dict[str, FileIdentity]:
+        """Return which file the config page of each allocation is."""
+        run_dir = options.run_dir.resolve()
+        found = {
+            one: self._own_mounts.identity(
+                str(run_dir / allocation_directory(options, one).relative_to(options.run_dir) / CONFIG_FILE)
+            )
+            for one in allocation_ids
+        }
+        return {one: identity for one, identity in found.items() if identity is not None}
+
     def view_of(self, pid: int) -> "_View":
         """Return the file system of process `pid` as the mount check asks it."""
         return _View(self, self._table, pid)
@@ -90,6 +103,9 @@ class _View:
     def is_stored(self, path: str, soname: str) -> bool:
         return self._stored.holds(self._table.file_id(self._pid, path), soname)
 
+    def names(self, directory: str, *, most: int) -> tuple[str, ...]:
+        return self._table.names(self._pid, directory, most=most)
+
 
 def look_at_gpu(
     inventory: GpuInventory,
@@ -98,8 +114,9 @@ def look_at_gpu(
     *,
     gpu_uuid: str,
     candidates: Iterable[Candidate],
+    pages: Mapping[str, FileIdentity],
 ) -> GpuLook:
-    """Ask the driver about one GPU, and /proc about the processes on it."""
+    """Ask the driver about one GPU, and /proc about the processes on it; `pages` has all config pages by id."""
     uuid = GpuUuid(gpu_uuid)
     try:
         processes = inventory.processes(uuid)
@@ -110,6 +127,7 @@ def look_at_gpu(
     found = {process.pid: table.read(process.pid) for process in processes}
     facts = {pid: one for pid, one in found.items() if one is not None}
     candidates = tuple(candidates)
+    mounted = {pid: _mounted(one.mounts, pages) for pid, one in facts.items()}
     return GpuLook(
         gpu_uuid=gpu_uuid,
         silent=silent,
@@ -117,9 +135,7 @@ def look_at_gpu(
         processes=processes,
         facts=facts,
         hidden_pids=tuple(pid for pid, one in found.items() if one is None and not table.is_ending(pid)),
-        owners={
-            pid: members.assign(one.mounts.allocation_ids, one.container, candidates) for pid, one in facts.items()
-        },
+        owners={pid: members.assign(mounted[pid], one.container, candidates) for pid, one in facts.items()},
     )
 
 
@@ -133,9 +149,12 @@ class EvidenceCollector:
         *,
         table: ProcessTable,
         stored: StoredLibraries,
+        pages: Mapping[str, FileIdentity],
         directories: tuple[str, ...],
     ) -> None:
         self._options = options
+        self._pages = pages
+        self._sees_all = table.sees_all()
         self._table = table
         self._gpus = {gpu.gpu_uuid: gpu for gpu in gpus}
         self._stored = stored
@@ -153,6 +172,8 @@ class EvidenceCollector:
             record=record,
             processes=tuple(self._processes(gpu, record, slots)),
             hidden_pids=gpu.hidden_pids,
+            unattributed_pids=tuple(_unattributed(gpu, slots)),
+            sees_all=self._sees_all,
             silent=gpu.silent,
             account=account,
             page=read_page(directory / CONFIG_FILE),
@@ -174,20 +195,21 @@ class EvidenceCollector:
                     pid=facts.pid,
                     command=facts.command,
                     start_time_ticks=facts.start_time_ticks,
-                    replaced=self._check_mounts(facts),
+                    replaced=self._check_mounts(facts, owners),
+                    mounts_read=facts.mounts.complete,
                     has_slot=has_slot,
                     driver_bytes=process.used_bytes,
                     sole=len(owners) == 1,
                 )
 
-    def _check_mounts(self, facts: ProcessFacts) -> Replaced | None:
+    def _check_mounts(self, facts: ProcessFacts, owners: frozenset[str]) -> Replaced | None:
+        if not facts.mounts.complete:
+            return None
         if facts.pid not in self._replaced:
+            view = self._stored.view_of(facts.pid)
             self._replaced[facts.pid] = first_replaced(
-                facts.mounts,
-                stored=self._stored.identities,
-                directories=self._directories,
-                view=self._stored.view_of(facts.pid),
-            )
+                facts.mounts, stored=self._stored.identities, directories=self._directories, view=view
+            ) or first_forged(facts.mounts, pages=self._pages, owned=owners, view=view)
         return self._replaced[facts.pid]
 
 
@@ -198,6 +220,18 @@ def candidates_by_gpu(checkpoint: Checkpoint) -> dict[str, list[Candidate]]:
         for record in entry.allocations:
             found.setdefault(record.gpu_uuid, []).append(Candidate(record.allocation_id, entry.claim_uid))
     return found
+
+
+def _mounted(mounts: MountTable, pages: Mapping[str, FileIdentity]) -> frozenset[str]:
+    """Return the ids of the `pages` that are mounted, wherever; by the file, because a container may choose names."""
+    return frozenset(one for one, page in pages.items() if not mounts.sources.isdisjoint((page, page.deleted())))
+
+
+def _unattributed(gpu: GpuLook, slots: tuple[SlotSnapshot, ...]) -> Iterable[int]:
+    """Yield the processes that keep this account, but of which nothing says that they are the allocation's."""
+    for pid, owners in gpu.owners.items():
+        if not owners and any(_is_slot_of(slot, gpu.facts[pid]) for slot in slots):
+            yield pid
 
 
 def _is_slot_of(slot: SlotSnapshot, facts: ProcessFacts) -> bool:

@@ -1,8 +1,8 @@
 """Which allocation a process on a GPU belongs to.
 
-A process that has an allocation's config page mounted belongs to it: only the runtime puts it there. A process without
-one may still be of the same container (it changed its root, or made mounts of its own), or of a pod that the claim is
-reserved for; these are found by the cgroup, which a container can not leave. All others are foreign.
+A process that has an allocation's config page mounted belongs to it: only the runtime can reach that file. A process
+without one may still be of the same container (it changed its root, or made mounts of its own), or of a pod that the
+claim is reserved for; these are found by the cgroup, which a container can not leave. All others are foreign.
 """
 
 import threading
@@ -59,18 +59,19 @@ class Members:
     ) -> frozenset[str]:
         """Return the ids of those `candidates`, the allocations of one GPU, that a process belongs to.
 
-        `mounted` are the allocation ids whose config page the process has, of whatever GPU.
+        `mounted` are the allocation ids whose config page the process has, of whatever GPU. What other processes of its
+        container had counts too: one that keeps only some of the pages must not get away from the others.
         """
         candidates = tuple(candidates)
-        if mounted:
-            if container is not None:
-                self._seen[container] = self._seen.get(container, frozenset()) | mounted
-            return frozenset(one.allocation_id for one in candidates if one.allocation_id in mounted)
+        known = mounted
+        if container is not None:
+            known |= self._seen.get(container, frozenset())
+            if mounted:
+                self._seen[container] = known
+        if known:
+            return frozenset(one.allocation_id for one in candidates if one.allocation_id in known)
         if container is None:
             return frozenset()
-        seen = self._seen.get(container)
-        if seen is not None:
-            return frozenset(one.allocation_id for one in candidates if one.allocation_id in seen)
         return frozenset(
             one.allocation_id for one in candidates if container.pod_uid in self._consumers.pods(one.claim_uid)
         )

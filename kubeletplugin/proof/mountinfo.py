@@ -14,9 +14,10 @@ from functools import lru_cache
 from typing import Final
 
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
-_ALLOCATION: Final = re.compile(r"(?:/var)?/run/fracgpu/allocations/([^/]+)/config")
-# Processes of one container have the same text, and it hardly ever changes: most looks parse nothing.
+# Processes of one container have the same text, and it hardly ever changes: most looks parse nothing. Who has thousands
+# of mounts is parsed each time: what a container can make large is not kept.
 _TABLES_KEPT: Final = 64
+_KEPT_BYTES: Final = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,10 @@ class FileIdentity:
 
     def __str__(self) -> str:
         return f"{self.root} of device {self.device}"
+
+    def deleted(self) -> "FileIdentity":
+        """Return how the kernel names the file once it has been removed while it is mounted."""
+        return FileIdentity(self.device, f"{self.root}//deleted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +48,11 @@ class Mount:
 
 
 class MountTable:
-    """All mounts that a process can reach."""
+    """All mounts that a process can reach; without any if they are not `complete`, because there were too many."""
 
-    def __init__(self, mounts: Iterable[Mount]) -> None:
+    def __init__(self, mounts: Iterable[Mount], *, complete: bool = True) -> None:
         self.mounts = tuple(mounts)
+        self.complete = complete
         known = {mount.mount_id for mount in self.mounts}
         self._children: dict[tuple[int | None, str], Mount] = {}
         for mount in self.mounts:
@@ -58,9 +64,8 @@ class MountTable:
         for mount in self.mounts:
             directory, _, name = mount.point.rpartition("/")
             self.names.setdefault(directory or "/", []).append(name)
-        self.allocation_ids = frozenset(
-            found.group(1) for mount in self.mounts if (found := _ALLOCATION.fullmatch(mount.point))
-        )
+        self.sources = frozenset(FileIdentity(mount.device, mount.root) for mount in self.mounts)
+        """What is mounted, wherever: a mount point can be moved with a directory above it, its source can not."""
 
     def crossed(self, path: str) -> tuple[Mount, ...]:
         """Return the mounts that a lookup of `path` (absolute, without symbolic links) crosses, the last one topmost.
@@ -88,9 +93,17 @@ class MountTable:
         return FileIdentity(top.device, (top.root.rstrip("/") + within) or "/")
 
 
-@lru_cache(maxsize=_TABLES_KEPT)
 def parse_mountinfo(content: bytes) -> MountTable:
     """Return the mounts in the content of a mountinfo file; lines of another form are left out."""
+    return _kept(content) if len(content) <= _KEPT_BYTES else _parse(content)
+
+
+@lru_cache(maxsize=_TABLES_KEPT)
+def _kept(content: bytes) -> MountTable:
+    return _parse(content)
+
+
+def _parse(content: bytes) -> MountTable:
     lines = content.decode(errors="surrogateescape").split("\n")
     return MountTable(mount for line in lines if (mount := _parse_line(line)) is not None)
 

@@ -8,6 +8,7 @@ written, and the node lock is not taken (the checkpoint is replaced as a whole),
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ from fracgpu.driver.inventory import GpuInventory
 from fracgpu.driver.names import ClaimUid
 from fracgpu.kubeletplugin.background import Wait
 from fracgpu.kubeletplugin.options import PluginOptions
-from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord, CheckpointStore, ClaimEntry
+from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord, Checkpoint, CheckpointStore, ClaimEntry
 from fracgpu.kubeletplugin.prepare.claim import ClaimRef
 from fracgpu.kubeletplugin.prepare.edits import library_directories
 from fracgpu.kubeletplugin.prepare.preparer import LIBRARY_DIRECTORY
@@ -30,7 +31,13 @@ from fracgpu.kubeletplugin.proof.look import (
     look_at_gpu,
 )
 from fracgpu.kubeletplugin.proof.members import ClaimConsumers, Members
-from fracgpu.kubeletplugin.proof.observation import AllocationObservation, GpuObservation, NodeObservation, Truth
+from fracgpu.kubeletplugin.proof.observation import (
+    AllocationObservation,
+    Finding,
+    GpuObservation,
+    NodeObservation,
+    Truth,
+)
 from fracgpu.kubeletplugin.proof.processes import PROC_ROOT, ProcessTable
 from fracgpu.kubeletplugin.proof.verdict import Suspicions, driver_bytes, enforced, suspicions, within_limit
 from fracgpu.kubeletplugin.proof.verdict_node import compatible, prepared
@@ -38,6 +45,8 @@ from fracgpu.native.state_file import StateSnapshot
 
 _LOG: Final = logging.getLogger(__name__)
 _INTERVAL_SECONDS: Final = 1.0
+# After so many failures in a row what was seen before is no proof any more.
+_FAILURES_UNTIL_UNKNOWN: Final = 15
 # Which GPUs there are hardly changes, and asking takes a dozen calls for each of them.
 _LOOKS_PER_LISTING: Final = 30
 
@@ -73,6 +82,7 @@ class Observer:
         self._looks_to_listing = 0
         self._suspicions: dict[str, Suspicions] = {}
         self._said: str | None = None
+        self._failures = 0
         self._lock = threading.Lock()
         self._latest: NodeObservation | None = None
 
@@ -81,9 +91,12 @@ class Observer:
         while True:
             try:
                 self.look()
-                self._said = None
+                self._said, self._failures = None, 0
             except Exception as error:
+                self._failures += 1
                 self._say(error)
+                if self._failures == _FAILURES_UNTIL_UNKNOWN:
+                    self._take_back(error)
             if wait(_INTERVAL_SECONDS):
                 return
 
@@ -95,15 +108,7 @@ class Observer:
     def look(self) -> NodeObservation:
         """Look once, tell the listeners, and return what was seen. Raises CheckpointInvalid or OSError."""
         checkpoint = self._checkpoints.load()
-        by_gpu = candidates_by_gpu(checkpoint)
-        gpus = tuple(
-            look_at_gpu(self._inventory, self._table, self._members, gpu_uuid=uuid, candidates=by_gpu.get(uuid, ()))
-            for uuid in dict.fromkeys((*self._gpu_uuids(), *by_gpu))
-        )
-        stored = StoredLibraries(self._options.state_dir / LIBRARY_DIRECTORY, self._table)
-        collector = EvidenceCollector(
-            self._options, gpus, table=self._table, stored=stored, directories=self._directories
-        )
+        collector, gpus = self._collect(checkpoint)
         before, self._suspicions = self._suspicions, {}
         observation = NodeObservation(
             allocations=tuple(
@@ -117,6 +122,27 @@ class Observer:
         self._consumers.keep_only(checkpoint.entries)
         self._publish(observation)
         return observation
+
+    def _collect(self, checkpoint: Checkpoint) -> tuple[EvidenceCollector, tuple[GpuLook, ...]]:
+        by_gpu = candidates_by_gpu(checkpoint)
+        stored = StoredLibraries(self._options.state_dir / LIBRARY_DIRECTORY, self._table)
+        ids = (record.allocation_id for entry in checkpoint.entries.values() for record in entry.allocations)
+        pages = stored.pages(self._options, ids)
+        gpus = tuple(
+            look_at_gpu(
+                self._inventory,
+                self._table,
+                self._members,
+                gpu_uuid=uuid,
+                candidates=by_gpu.get(uuid, ()),
+                pages=pages,
+            )
+            for uuid in dict.fromkeys((*self._gpu_uuids(), *by_gpu))
+        )
+        collector = EvidenceCollector(
+            self._options, gpus, table=self._table, stored=stored, pages=pages, directories=self._directories
+        )
+        return collector, gpus
 
     def _gpu_uuids(self) -> tuple[str, ...]:
         """Return the UUIDs of all GPUs; those of the last listing while the driver does not answer."""
@@ -133,7 +159,7 @@ class Observer:
     def _judge(self, evidence: AllocationEvidence, before: Mapping[str, Suspicions]) -> AllocationObservation:
         entry, record = evidence.entry, evidence.record
         earlier = before.get(record.allocation_id, frozenset())
-        self._suspicions[record.allocation_id] = suspicions(evidence)
+        self._suspicions[record.allocation_id] = suspicions(evidence, earlier)
         account = evidence.account if isinstance(evidence.account, StateSnapshot) else None
         return AllocationObservation(
             claim=_claim(entry),
@@ -160,6 +186,15 @@ class Observer:
                 listener(observation)
             except Exception:
                 _LOG.exception("a listener failed on an observation")
+
+    def _take_back(self, error: Exception) -> None:
+        """Tell that nobody knows any more, in place of an old `True`."""
+        former = self.latest()
+        if former is not None:
+            self._suspicions = {}
+            finding = Finding(Truth.UNKNOWN, "NotObserved", f"this node's claims can not be observed: {error}")
+            unknown = (replace(one, enforced=finding, within_limit=finding) for one in former.allocations)
+            self._publish(replace(former, allocations=tuple(unknown)))
 
     def _say(self, error: Exception) -> None:
         if str(error) != self._said:

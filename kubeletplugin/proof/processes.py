@@ -8,7 +8,7 @@ the kernel drops its memory, and with it its slot, before the driver has cleared
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -22,6 +22,12 @@ _START_TIME_FIELD: Final = 22
 _PF_EXITING: Final = 0x4
 # The kernel's own limit for one lookup (path_resolution(7)).
 _MAX_SYMLINKS: Final = 40
+# What is read of one file: mountinfo of 1 MiB has some 8000 mounts, and a container has about a hundred. The kernel
+# would let a container with a user namespace of its own make 100 000, each with paths of kilobytes.
+_MAX_BYTES: Final = 1 << 20
+_CHUNK_BYTES: Final = 1 << 16
+# The inode of the machine's first PID namespace (PROC_PID_INIT_INO of <linux/proc_ns.h>).
+_FIRST_PID_NAMESPACE: Final = 0xEFFFFFFC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +63,7 @@ class ProcessTable:
                 start_time_ticks=int(_stat_field(_read(f"{place}/stat"), _START_TIME_FIELD)),
                 namespaced_pid=_namespaced_pid(_read(f"{place}/status")),
                 pid_namespace_inode=os.stat(f"{task}/ns/pid").st_ino,  # noqa: PTH116 - once a second per process
-                mounts=parse_mountinfo(_read(f"{task}/mountinfo")),
+                mounts=_mounts(f"{task}/mountinfo"),
                 container=parse_cgroup(_read(f"{place}/cgroup").decode(errors="replace")),
             )
         except (OSError, ValueError, IndexError, StopIteration):
@@ -66,11 +72,22 @@ class ProcessTable:
     def is_ending(self, pid: int) -> bool:
         """Tell whether all threads of `pid` have ended or are ending; False when nothing can be seen of it."""
         place = f"{self._root}/{pid}"
+        threads = 0
         try:
-            flags = [int(_stat_field(_read(f"{task}/stat"), _FLAGS_FIELD)) for task in _tasks(place)]
+            for task in _tasks(place):
+                if not int(_stat_field(_read(f"{task}/stat"), _FLAGS_FIELD)) & _PF_EXITING:
+                    return False
+                threads += 1
         except (OSError, ValueError, IndexError):
             return False
-        return bool(flags) and all(one & _PF_EXITING for one in flags)
+        return threads > 0
+
+    def sees_all(self) -> bool:
+        """Tell whether this process is in the machine's first PID namespace; False when that can not be told."""
+        try:
+            return os.stat(f"{self._root}/self/ns/pid").st_ino == _FIRST_PID_NAMESPACE  # noqa: PTH116
+        except OSError:
+            return False
 
     def own_mounts(self) -> MountTable:
         """Return the mounts of this process. Raises OSError."""
@@ -110,6 +127,14 @@ class ProcessTable:
         """Return device and inode numbers of what the process has at `path` (without symbolic links), or None."""
         return file_id(f"{self._root}/{pid}/root{path}")
 
+    def names(self, pid: int, directory: str, *, most: int) -> tuple[str, ...]:
+        """Return what is in a `directory` (without symbolic links) of the process, `most` names of it at most."""
+        try:
+            with os.scandir(f"{self._root}/{pid}/root{directory}") as entries:
+                return tuple(entry.name for entry in islice(entries, most))
+        except OSError:
+            return ()
+
     def _readable_tasks(self, place: str) -> Iterator[str]:
         for task in chain((place,), _tasks(place)):
             try:
@@ -134,8 +159,20 @@ def _tasks(place: str) -> Iterator[str]:
 
 
 def _read(path: str) -> bytes:
+    """Return the file's content, `_MAX_BYTES` and a little more at most."""
+    chunks: list[bytes] = []
+    size = 0
     with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - unbuffered, once a second per process
-        return stream.read()
+        while size <= _MAX_BYTES and (chunk := stream.read(_CHUNK_BYTES)):
+            chunks.append(chunk)
+            size += len(chunk)
+    return b"".join(chunks)
+
+
+def _mounts(path: str) -> MountTable:
+    content = _read(path)
+    # A part would not do: the mount that decides may be in the rest.
+    return parse_mountinfo(content) if len(content) <= _MAX_BYTES else MountTable((), complete=False)
 
 
 def _stat_field(stat: bytes, number: int) -> bytes:

@@ -6,7 +6,7 @@ queues up, and nothing that goes wrong here reaches Prepare.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,7 +23,7 @@ from fracgpu.kubeletplugin.proof.events import enforcement_events
 from fracgpu.kubeletplugin.proof.members import ClaimConsumers
 from fracgpu.kubeletplugin.proof.observation import AllocationObservation, NodeObservation
 from fracgpu.kubeletplugin.proof.pace import ClaimPace, TokenBucket
-from fracgpu.kubeletplugin.telemetry.tracing import claim_operation
+from fracgpu.kubeletplugin.tracing import claim_operation
 
 _LOG: Final = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 0.5
@@ -98,19 +98,20 @@ class StatusReporter:
                 self._report(claims[uid][0].claim, reports)
 
     def _report(self, ref: ClaimRef, reports: tuple[DeviceReport, ...]) -> None:
+        fields = _fields(ref, reports)
         with claim_operation(self._tracer, "status.write", ref) as current:
             result = self._writer.write(ref, reports)
             current.ended(result.outcome.value)
         self._paces[ref.uid].record(result.outcome, reports, self._clock())
         if result.claim is not None:
             self._consumers.learn(ref.uid, result.claim)
-        self._complain(ref, result)
+        self._complain(ref, result, fields)
         if result.outcome is Outcome.WRITTEN and result.claim is not None:
             for event in enforcement_events(ref, result.claim, reports, node_name=self._node_name, now=self._now()):
-                self._tell(ref, event)
+                self._tell(ref, event, fields)
         self._on_outcome(ref, result.outcome)
 
-    def _complain(self, ref: ClaimRef, result: WriteResult) -> None:
+    def _complain(self, ref: ClaimRef, result: WriteResult, fields: Mapping[str, str]) -> None:
         """Log what keeps a status from being written: missing rights once for all claims, the rest once for each."""
         if result.outcome is Outcome.WRITTEN:
             self._complained -= {ref.uid, Outcome.FORBIDDEN}
@@ -119,11 +120,10 @@ class StatusReporter:
             _LOG.warning("claims not reported on", extra={"error": result.error, "remedy": _RIGHTS})
         elif result.outcome in (Outcome.REFUSED, Outcome.CONFLICT, Outcome.UNAVAILABLE):
             if ref.uid not in self._complained:
-                fields = {"claim": f"{ref.namespace}/{ref.name}", "error": result.error}
-                _LOG.warning("claim not reported on", extra=fields)
+                _LOG.warning("claim not reported on", extra={**fields, "error": result.error})
             self._complained.add(ref.uid)
 
-    def _tell(self, ref: ClaimRef, event: Json) -> None:
+    def _tell(self, ref: ClaimRef, event: Json, fields: Mapping[str, str]) -> None:
         key = (str(event["involvedObject"]["uid"]), str(event["reason"]))
         now = self._clock()
         if now - self._told.get(key, -_EVENT_SECONDS) < _EVENT_SECONDS:
@@ -133,7 +133,7 @@ class StatusReporter:
             self._cluster.create_event(ref.namespace, event)
         except ClusterError as error:
             # News that is lost, no more: the condition on the claim says the same.
-            _LOG.debug("event not made", extra={"claim": f"{ref.namespace}/{ref.name}", "error": str(error)})
+            _LOG.debug("event not made", extra={**fields, "error": str(error)})
 
     def _forget_all_but(self, uids: frozenset[str]) -> None:
         self._paces = {uid: pace for uid, pace in self._paces.items() if uid in uids}
@@ -142,3 +142,8 @@ class StatusReporter:
         if len(self._told) > _MOST_TOLD:
             horizon = self._clock() - _EVENT_SECONDS
             self._told = {key: when for key, when in self._told.items() if when > horizon}
+
+
+def _fields(ref: ClaimRef, reports: tuple[DeviceReport, ...]) -> dict[str, str]:
+    gpus = dict.fromkeys(str(report.data["gpuUUID"]) for report in reports)
+    return {"claim": f"{ref.namespace}/{ref.name}", "uid": ref.uid, "gpu": ",".join(gpus)}

@@ -3,7 +3,8 @@
 A violation counts when two looks in a row show it. A process that is starting or ending is in between for a moment: the
 driver still lists it after its slot is free, and its mounts vanish before its PID does. What is seen for the first time
 is a suspicion, and the look judges as if that process were not there; so one of an innocent program never shows, and a
-real one shows a second later.
+real one shows a second later. A violation that three looks in a row show counts too, if each shows another process:
+nobody shall get away by starting anew each second.
 
 No reason changes its meaning; docs/user/proof.md explains each.
 """
@@ -13,8 +14,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from fracgpu.driver.quantity import format_mib
+from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord
 from fracgpu.kubeletplugin.proof.evidence import AllocationEvidence, FileTrouble, ProcessEvidence, Trouble
 from fracgpu.kubeletplugin.proof.observation import Finding, Truth
+from fracgpu.kubeletplugin.proof.verdict_mounts import Replaced
+from fracgpu.native.config_page import ConfigPage
 from fracgpu.native.state_file import StateSnapshot
 
 Suspicion = tuple[str, int, int]
@@ -33,25 +37,49 @@ _HIDDEN: Final = "hidden"
 _UNLISTED: Final = "unlisted"
 _OVER_ACCOUNT: Final = "over-account"
 _OVER_DRIVER: Final = "over-driver"
+_UNREAD: Final = "unread"
+_OTHER_LIMIT: Final = "other-limit"
+_WHOSE: Final = frozenset({_REPLACED, _SLOTLESS, _UNREAD})
+# So many looks in a row with one kind of violation count, whoever it was.
+_LOOKS_IN_A_ROW: Final = 3
 
 
-def suspicions(evidence: AllocationEvidence) -> Suspicions:
-    """Return everything in `evidence` that would be a violation if the next look shows it too."""
+def suspicions(evidence: AllocationEvidence, before: Suspicions = frozenset()) -> Suspicions:
+    """Return everything in `evidence` that would be a violation if the next look shows it too.
+
+    `before` are those of the last look: how many looks in a row there was one is counted on.
+    """
+    found = _of_processes(evidence) | _of_allocation(evidence)
+    kinds = {kind for kind, _, _ in found} & _WHOSE
+    rows = {(_row(kind), min(_in_a_row(before, kind) + 1, _LOOKS_IN_A_ROW), 0) for kind in kinds}
+    return frozenset(found | rows)
+
+
+def _of_processes(evidence: AllocationEvidence) -> set[Suspicion]:
     found = {_about(_REPLACED, process) for process in evidence.processes if process.replaced is not None}
+    found |= {_about(_UNREAD, process) for process in evidence.processes if not process.mounts_read}
     found |= {(_HIDDEN, pid, 0) for pid in evidence.hidden_pids}
+    if isinstance(evidence.account, StateSnapshot):
+        found |= {_about(_SLOTLESS, process) for process in evidence.processes if not process.has_slot}
+    return found
+
+
+def _of_allocation(evidence: AllocationEvidence) -> set[Suspicion]:
+    found: set[Suspicion] = set()
     account = evidence.account
     if isinstance(account, FileTrouble):
         if _is_damage(account, evidence):
             found.add((_DAMAGED, 0, 0))
     else:
-        found |= {_about(_SLOTLESS, process) for process in evidence.processes if not process.has_slot}
         if not evidence.processes and evidence.silent is None and account.used_bytes > 0:
             found.add((_UNLISTED, 0, 0))
         if evidence.record.limited and account.used_bytes > evidence.record.memory_bytes:
             found.add((_OVER_ACCOUNT, 0, 0))
     if evidence.record.limited and _beyond_allowance(evidence):
         found.add((_OVER_DRIVER, 0, 0))
-    return frozenset(found)
+    if isinstance(evidence.page, ConfigPage) and _gives_more(evidence.page, evidence.record):
+        found.add((_OTHER_LIMIT, 0, 0))
+    return found
 
 
 def driver_bytes(evidence: AllocationEvidence) -> int | None:
@@ -76,16 +104,17 @@ class _Case:
         return any(one[0] == kind for one in self.confirmed)
 
     def guilty(self, kind: str) -> list[ProcessEvidence]:
-        return [process for process in self.evidence.processes if _about(kind, process) in self.confirmed]
+        held = self.suspected if _in_a_row(self.suspected, kind) >= _LOOKS_IN_A_ROW else self.confirmed
+        return [process for process in self.evidence.processes if _about(kind, process) in held]
 
     def clean(self) -> list[ProcessEvidence]:
-        kinds = (_REPLACED, _SLOTLESS)
+        kinds = (_REPLACED, _SLOTLESS, _UNREAD)
         return [p for p in self.evidence.processes if not any(_about(kind, p) in self.suspected for kind in kinds)]
 
 
 def enforced(evidence: AllocationEvidence, before: Suspicions) -> Finding:
     """Return whether the interceptor is in place for every process; `before` are the suspicions of the last look."""
-    suspected = suspicions(evidence)
+    suspected = suspicions(evidence, before)
     case = _Case(evidence, suspected, suspected & before)
     rules: tuple[Callable[[_Case], Finding | None], ...] = (_violated, _unknown, _attached)
     return next(finding for rule in rules if (finding := rule(case)) is not None)
@@ -94,17 +123,27 @@ def enforced(evidence: AllocationEvidence, before: Suspicions) -> Finding:
 def _violated(case: _Case) -> Finding | None:
     total = len(case.evidence.processes)
     if guilty := case.guilty(_REPLACED):
-        replaced = guilty[0].replaced
-        where = f"at {replaced.path} lies {replaced.found}" if replaced else ""
-        who = _who(guilty, total)
-        return Finding(Truth.FALSE, "LibraryReplaced", f"{who} a driver library without limits: {where}")
+        return _replaced(guilty, total)
     if guilty := case.guilty(_SLOTLESS):
         what = f"{_who(guilty, total)} the GPU without the interceptor: what is allocated that way is not limited"
         return Finding(Truth.FALSE, "LibraryNotLoaded", what)
+    if case.has(_OTHER_LIMIT):
+        limit = format_mib(case.evidence.record.memory_bytes)
+        what = f"the config page gives more than the limit {limit} that the claim was prepared with"
+        return Finding(Truth.FALSE, "LimitDiffers", what)
     account = case.evidence.account
     if isinstance(account, FileTrouble) and case.has(_DAMAGED):
         return Finding(Truth.FALSE, "AccountDamaged", f"the state file {account.what}: what is used can not be told")
     return None
+
+
+def _replaced(guilty: list[ProcessEvidence], total: int) -> Finding:
+    replaced = guilty[0].replaced or Replaced("", "")
+    where = _printable(f"at {replaced.path} lies {replaced.found}")
+    if replaced.is_page:
+        what = f"{_who(guilty, total)} a page of limits that the plugin did not make: {where}"
+        return Finding(Truth.FALSE, "ConfigPageReplaced", what)
+    return Finding(Truth.FALSE, "LibraryReplaced", f"{_who(guilty, total)} a driver library without limits: {where}")
 
 
 def _unknown(case: _Case) -> Finding | None:
@@ -113,16 +152,34 @@ def _unknown(case: _Case) -> Finding | None:
         return Finding(Truth.UNKNOWN, "DriverSilent", f"GPU {evidence.record.gpu_uuid}: {evidence.silent}")
     if case.has(_HIDDEN):
         pids = ", ".join(str(pid) for kind, pid, _ in sorted(case.confirmed) if kind == _HIDDEN)
-        what = f"the driver lists processes that the plugin can not see (PID {pids}): run it with hostPID"
-        return Finding(Truth.UNKNOWN, "ProcessNotVisible", what)
+        what = f"the driver lists processes that the plugin can not see (PID {pids})"
+        return Finding(Truth.UNKNOWN, "ProcessNotVisible", f"{what}: {_why_hidden(evidence)}")
+    if guilty := case.guilty(_UNREAD):
+        who = f"process {guilty[0].pid} ({guilty[0].command})"
+        what = f"{who} has too many mounts to check what it finds in the place of the driver's libraries"
+        return Finding(Truth.UNKNOWN, "MountsUnreadable", what)
     account = evidence.account
     if isinstance(account, FileTrouble) and account.kind in (Trouble.UNREADABLE, Trouble.OTHER_VERSION):
         return Finding(Truth.UNKNOWN, "AccountUnreadable", f"the state file {account.what}")
     if isinstance(account, StateSnapshot) and case.has(_UNLISTED):
-        used = format_mib(account.used_bytes)
-        what = f"{len(account.processes)} processes hold {used} by their account, but the driver lists none of them"
-        return Finding(Truth.UNKNOWN, "ProcessNotVisible", f"{what}: run the plugin with hostPID")
+        return _unlisted(evidence, account)
     return None
+
+
+def _unlisted(evidence: AllocationEvidence, account: StateSnapshot) -> Finding:
+    held = f"{len(account.processes)} processes hold {format_mib(account.used_bytes)} by their account"
+    if evidence.unattributed_pids:
+        pids = ", ".join(map(str, evidence.unattributed_pids))
+        what = f"{held}, and are on the GPU (PID {pids}), but without the claim's files mounted and outside of its pods"
+        return Finding(Truth.UNKNOWN, "ProcessNotAttributed", f"{what}: nothing shows what they run with")
+    what = f"{held}, but the driver lists none of them"
+    return Finding(Truth.UNKNOWN, "ProcessNotVisible", f"{what}: {_why_hidden(evidence)}")
+
+
+def _why_hidden(evidence: AllocationEvidence) -> str:
+    if evidence.sees_all:
+        return "the plugin is in the host's PID namespace, so a sandbox, an MPS server or /proc's hidepid hides them"
+    return "run the plugin with hostPID"
 
 
 def _attached(case: _Case) -> Finding:
@@ -170,6 +227,24 @@ def _beyond_allowance(evidence: AllocationEvidence) -> bool:
     counted = driver_bytes(evidence)
     allowance = DRIVER_ALLOWANCE_BYTES * len(evidence.processes)
     return counted is not None and counted > evidence.record.memory_bytes + allowance
+
+
+def _gives_more(page: ConfigPage, record: AllocationRecord) -> bool:
+    limit = page.memory_limit_bytes
+    return record.limited and (page.observe or limit is None or limit > record.memory_bytes)
+
+
+def _row(kind: str) -> str:
+    return f"{kind} in a row"
+
+
+def _in_a_row(found: Suspicions, kind: str) -> int:
+    return max((count for one, count, _ in found if one == _row(kind)), default=0)
+
+
+def _printable(text: str) -> str:
+    # A container names its files as it likes: with line breaks, or with what a terminal takes for a command.
+    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 def _about(kind: str, process: ProcessEvidence) -> Suspicion:

@@ -6,14 +6,21 @@ is mounted there: it changes when the driver is updated, and containers keep the
 A path leads to the file that its topmost mount shows. If that is not ours under the name as it is, the file system is
 asked for a second opinion: the image may have a symbolic link there, and this plugin may see the stored file through
 another mount than the runtime did.
+
+The same holds for the pages with the limits, and for them more: the interceptor adds up the limits of all pages that it
+finds, so a page that the container made itself would raise its limit.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from fracgpu.kubeletplugin.prepare.edits import CUDA_SONAME, NVML_SONAME
+from fracgpu.driver.names import CONTAINER_ALLOCATIONS_DIR
+from fracgpu.kubeletplugin.prepare.edits import CONFIG_FILE, CUDA_SONAME, NVML_SONAME
 from fracgpu.kubeletplugin.proof.mountinfo import FileIdentity, MountTable
+
+# The interceptor refuses to work with more than 64 pages, but does not count names that begin with a dot.
+_MOST_NAMES: Final = 1024
 
 # Asking these may wait for somebody else's server, for ever if it belongs to the container.
 _MAY_BLOCK: Final = ("fuse", "nfs", "cifs", "smb", "ceph", "lustre", "9p", "afs", "autofs")
@@ -21,10 +28,14 @@ _MAY_BLOCK: Final = ("fuse", "nfs", "cifs", "smb", "ceph", "lustre", "9p", "afs"
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A library path that does not lead to our interceptor, and what it leads to, in words."""
+    """A library path that does not lead to our interceptor, and what it leads to, in words.
+
+    With `is_page` the path of a config page that does not lead to one of ours.
+    """
 
     path: str
     found: str
+    is_page: bool = False
 
 
 class FileSystemView(Protocol):
@@ -35,6 +46,9 @@ class FileSystemView(Protocol):
 
     def is_stored(self, path: str, soname: str) -> bool:
         """Tell whether the file at `path` (without symbolic links) is a stored interceptor for `soname`."""
+
+    def names(self, directory: str, *, most: int) -> tuple[str, ...]:
+        """Return what is in `directory` (without symbolic links), at most so many names; none if it is not there."""
 
 
 def first_replaced(
@@ -57,6 +71,30 @@ def first_replaced(
     return None
 
 
+def first_forged(
+    mounts: MountTable, *, pages: Mapping[str, FileIdentity], owned: Iterable[str], view: FileSystemView
+) -> Replaced | None:
+    """Return the first path at which a process finds another page than the plugin made, or None.
+
+    `pages` has the page of each allocation of this node by id; `owned` are the ids that the process belongs to.
+    """
+
+    def may_ask(one: str) -> bool:
+        return _may_ask(mounts, one)
+
+    place = view.resolve(CONTAINER_ALLOCATIONS_DIR, may_ask)
+    listed = view.names(place, most=_MOST_NAMES) if may_ask(place) else ()
+    if len(listed) == _MOST_NAMES:
+        return Replaced(CONTAINER_ALLOCATIONS_DIR, f"{_MOST_NAMES} entries or more", is_page=True)
+    for name in dict.fromkeys((*sorted(owned), *(one for one in listed if not one.startswith(".")))):
+        path = f"{CONTAINER_ALLOCATIONS_DIR}/{name}/{CONFIG_FILE}"
+        page = pages.get(name)
+        resolved = view.resolve(path, may_ask)
+        if page is None or mounts.identity(resolved) not in (page, page.deleted()):
+            return Replaced(path, _in_words(mounts, resolved), is_page=True)
+    return None
+
+
 def _paths(mounts: MountTable, soname: str, directories: tuple[str, ...]) -> Iterable[str]:
     stem = soname.removesuffix(".1")
     names = [f"{directory}/{name}" for directory in directories for name in (soname, stem)]
@@ -75,7 +113,7 @@ def _found(
     """Return in words what lies at `path`, or None when it is one of `ours`."""
 
     def may_ask(one: str) -> bool:
-        return not any(mount.kind.startswith(_MAY_BLOCK) for mount in mounts.crossed(one))
+        return _may_ask(mounts, one)
 
     if mounts.identity(path) in ours:
         return None
@@ -84,6 +122,10 @@ def _found(
     if mounts.identity(resolved) in ours or (may_ask(resolved) and view.is_stored(resolved, soname)):
         return None
     return _in_words(mounts, resolved)
+
+
+def _may_ask(mounts: MountTable, path: str) -> bool:
+    return not any(mount.kind.startswith(_MAY_BLOCK) for mount in mounts.crossed(path))
 
 
 def _in_words(mounts: MountTable, path: str) -> str:

@@ -25,7 +25,7 @@ from fracgpu.kubeletplugin.errors import ClusterError, NotFound
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.kubeletplugin.publish.slice_diff import dropped_fields, same_slice
 from fracgpu.kubeletplugin.publish.slices import build_slice, slice_name
-from fracgpu.kubeletplugin.telemetry.tracing import operation
+from fracgpu.kubeletplugin.tracing import operation
 
 _LOG: Final = logging.getLogger(__name__)
 # Also the least time between two writes.
@@ -143,7 +143,9 @@ class SlicePublisher:
     def expected(self, event: SliceEvent) -> bool:
         """Whether a watch event shows what was stored last."""
         ours = event.item.get("metadata", {}).get("name") == slice_name(self._options.node_name)
-        return ours and event.kind != "DELETED" and self._kept is not None and same_slice(self._kept[1], event.item)
+        # Read once: this is the watch's thread.
+        kept = self._kept
+        return ours and event.kind != "DELETED" and kept is not None and same_slice(kept[1], event.item)
 
     def _is_right(self, wanted: Json, current: Json) -> bool:
         if same_slice(wanted, current):

@@ -2,7 +2,8 @@
 
 Plain HTTP without authentication, as every exporter on a node has it; it only reads, and what it shows names claims but
 holds no secret. Requests are few and small, so a thread each will do, but not more threads than the plugin can spare:
-every open connection is a file descriptor that a Prepare may need.
+every open connection is a file descriptor that a Prepare may need. When there are too many, the oldest has to go: if
+the newest had to, any pod could hold all of them and so keep the kubelet's probe out, and get the plugin killed.
 """
 
 import errno
@@ -12,6 +13,7 @@ import socket
 import socketserver
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -121,7 +123,8 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
 
     def __init__(self, address: str, port: int, application: WSGIApplication) -> None:
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._free = threading.BoundedSemaphore(_MOST_CONNECTIONS)
+        self._open: dict[Any, None] = {}
+        self._open_lock = threading.Lock()
         super().__init__((address, port), _Handler)
         self.set_app(application)
 
@@ -132,22 +135,31 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread of its own, or hang up if there are too many."""
-        if not self._free.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
+        """Answer in a thread of its own; hang up on the oldest if there are too many."""
+        with self._open_lock:
+            self._open[request] = None
+            if len(self._open) > _MOST_CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                # Its thread reads the end, and closes it.
+                with suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)
         try:
             super().process_request(request, client_address)
         except BaseException:
-            self._free.release()
+            self._forget(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and give the thread back."""
+        """Answer, and make room for another."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            self._forget(request)
+
+    def _forget(self, request: Any) -> None:
+        with self._open_lock:
+            self._open.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Take note of a client that went away or was too slow; stderr is for our own lines."""

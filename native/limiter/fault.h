@@ -19,7 +19,8 @@ enum fg_fault {
     FG_STATE_SHORT = 8,
     FG_STATE_INVALID = 9,     /* magic, version or sizes */
     FG_STATE_DEVICE = 10,     /* belongs to another GPU than its config page */
-    FG_STATE_FULL = 11        /* every slot is held by a live process */
+    FG_STATE_FULL = 11,       /* every slot is held by a live process */
+    FG_PAGE_FOREIGN = 12      /* not mounted by the node, or not read-only: the container made it */
 };
 
 #endif

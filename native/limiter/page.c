@@ -6,7 +6,6 @@
  */
 #include "page.h"
 
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -68,12 +67,9 @@ enum fg_fault fg_page_adopt(struct fg_page *page, const struct fracgpu_config *c
     return check(page);
 }
 
-enum fg_fault fg_page_open(struct fg_page *page, const char *path)
+enum fg_fault fg_page_map(struct fg_page *page, int descriptor)
 {
     memset(page, 0, sizeof(*page));
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (descriptor < 0)
-        return FG_PAGE_UNREADABLE;
     struct stat status;
     enum fg_fault fault = FG_OK;
     void *mapping = MAP_FAILED;
@@ -83,7 +79,6 @@ enum fg_fault fg_page_open(struct fg_page *page, const char *path)
         fault = FG_PAGE_TRUNCATED;
     else if ((mapping = mmap(NULL, FRACGPU_CONFIG_FILE_BYTES, PROT_READ, MAP_SHARED, descriptor, 0)) == MAP_FAILED)
         fault = FG_PAGE_UNREADABLE;
-    close(descriptor);
     if (fault != FG_OK)
         return fault;
     /* A forked child starts from nothing and maps its own. */

@@ -27,8 +27,8 @@ struct fg_page {
     uint64_t stuck_generation;
 };
 
-/* Map and check the page at `path`. On a fault nothing stays mapped. */
-enum fg_fault fg_page_open(struct fg_page *page, const char *path);
+/* Map and check the page that is open at `descriptor`, which may be closed then. On a fault nothing stays mapped. */
+enum fg_fault fg_page_map(struct fg_page *page, int descriptor);
 
 /* The same for a page that is not a file: limits of the standalone build. `config` must outlive `page`. */
 enum fg_fault fg_page_adopt(struct fg_page *page, const struct fracgpu_config *config);

@@ -223,7 +223,10 @@ class Container:
         return directory
 
     def command(self, *command: str | Path) -> list[str]:
-        script = 'mount -t tmpfs tmpfs /run && ln -s "$0" /run/fracgpu && exec "$@"'
+        # As a runtime does: each page is a mount of its own, read-only.
+        mount = 'test ! -f "$page" || mount --bind -o ro "$page" "$page"'
+        pages = f'for page in "$0"/allocations/*/config; do {mount}; done'
+        script = f'mount -t tmpfs tmpfs /run && ln -s "$0" /run/fracgpu && {pages}; exec "$@"'
         return ["unshare", "-Urm", "sh", "-c", script, str(self.root), *map(str, command)]
 
     def environment(self) -> dict[str, str]:

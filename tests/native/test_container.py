@@ -218,9 +218,32 @@ def test_visible_gpu_without_a_page_stays_closed(container: Any, client: Path) -
 
 def test_closed_gpu_opens_when_the_page_is_there(container: Any, client: Path) -> None:
     """A program that tries again is not held to its first answer."""
-    directory = container.allocate(GPUS[0], 1024)
-    hidden = directory.rename(container.root / "hidden")
+    page = container.allocate(GPUS[0], 1024) / "config"
+    content = page.read_bytes()
+    os.truncate(page, 10)
     running = container.start(client, "init", "ready", "init", "device", "0", "info")
     assert running.until_ready() == ["init 802"]
-    hidden.rename(directory)
+    page.write_bytes(content)
     assert running.until_end() == ["init 0", "info 0 1024 1024"]
+
+
+def test_page_that_the_container_made_adds_nothing(container: Any, client: Path, tmp_path: Path) -> None:
+    """Limits of one GPU add up, so a page of the container's own would be a limit of its own."""
+    container.allocate(GPUS[0], 1024)
+    own = container.allocate(GPUS[0], 8192, name="own")
+    own = own.rename(tmp_path / own.name)
+    copy = 'cp -r "$0" /run/fracgpu/allocations/ && exec "$@"'
+    result = container.run("sh", "-c", copy, own, client, "init", "device", "0", "info", "alloc", "2000", "nvml", "0")
+    assert lines(result) == ["init 0", "info 0 1024 1024", "alloc 2", "nvml 0 1024 0 1024"]
+    assert (container.root / "allocations" / own.name / "config").is_file()
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    ['mount -o remount,bind,rw "$0"/config', 'umount "$0"/config && mount --bind -o ro "$0" "$0"'],
+    ids=["a page that can be written to", "a read-only directory"],
+)
+def test_page_that_the_node_did_not_mount_closes_the_gpu(container: Any, client: Path, tampering: str) -> None:
+    page = container.allocate(GPUS[0], 1024)
+    result = container.run("sh", "-c", f'{tampering} && exec "$@"', page, client, "init", "nvml", "0")
+    assert lines(result) == ["init 802", "nvml 999"]

@@ -227,6 +227,7 @@ STATUS = [
     (404, NotFound, "status 404: not there; create the object"),
     (409, Conflict, "status 409: not there; read it again"),
     (410, Conflict, "status 410: not there; read it again"),
+    (401, Unavailable, "status 401: not there; it is tried again with the token as it is then"),
     (403, Refused, "status 403: not there; check the plugin's RBAC rules"),
     (422, Refused, "status 422: not there; check the plugin's RBAC rules"),
     (302, Refused, "status 302: not there"),
@@ -245,6 +246,22 @@ def test_each_status_is_an_error_that_says_what_to_do(
         cluster.get_node("n1")
     with pytest.raises(error):
         next(cluster.watch_slices("n1", "7"))
+
+
+def test_a_token_that_is_not_accepted_is_read_again_and_only_then(server: Server, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{server.server_port}"
+    path = write_kubeconfig(tmp_path / "kubeconfig", url)
+    one = KubernetesCluster(path)
+    path.write_text(path.read_text().replace("secret", "renewed"))
+    one.get_node("n1")
+    server.status, server.answer = 401, b"{}"
+    with pytest.raises(Unavailable):
+        one.get_node("n1")
+    server.status = 200
+    one.get_node("n1")
+    sent = [request.headers["Authorization"].removeprefix("Bearer ") for request in server.requests]
+    assert sent == ["secret", "secret", "renewed", "renewed"]
+    one.close()
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b"[]", b""], ids=["html", "list", "empty"])

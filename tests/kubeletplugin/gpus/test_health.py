@@ -140,6 +140,26 @@ def test_listeners_hear_of_changes_only(gpu: Gpu) -> None:
     assert monitor.gpus() == (lost,)
 
 
+def test_a_driver_that_is_slow_to_start_does_not_empty_the_slice(gpu: Gpu) -> None:
+    """Else each update of the plugin would, on a node whose driver initialises its GPUs for longer than one look."""
+    monitor = monitor_of(SILENT, (gpu,))
+    monitor.look()
+    assert monitor.gpus() is None
+    monitor.look()
+    assert monitor.gpus() == (gpu,)
+
+
+def test_a_node_without_gpus_or_without_a_driver_has_none_to_publish() -> None:
+    empty, driverless = monitor_of(()), monitor_of(SILENT)
+    empty.look()
+    assert empty.gpus() == ()
+    told: list[object] = []
+    driverless.listen(lambda: told.append(driverless.gpus()))
+    for _ in range(3):
+        driverless.look()
+    assert told == [None, ()]
+
+
 def test_a_bug_in_the_inventory_is_silence_and_the_loop_goes_on(gpu: Gpu) -> None:
     monitor = monitor_of((gpu,), RuntimeError("bug"), RuntimeError("bug"), (gpu,))
     pauses: list[float] = []

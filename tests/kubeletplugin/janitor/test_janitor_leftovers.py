@@ -1,11 +1,14 @@
 """What the janitor takes away that no claim names: interceptors, CDI specs, allocation directories, temporary files."""
 
+import fcntl
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fracgpu.kubeletplugin.errors import Unavailable
 from fracgpu.kubeletplugin.janitor.janitor import GRACE_SECONDS
+from fracgpu.kubeletplugin.janitor.patience import Patience
 from tests.kubeletplugin.janitor.mounts import mount, process
 
 
@@ -37,6 +40,15 @@ def test_an_interceptor_goes_with_its_last_claim(world: Any) -> None:
     world.clock.seconds += GRACE_SECONDS
     assert janitor.sweep() == 1
     assert stored(world) == [newer.library_digest]
+
+
+def test_a_directory_that_is_no_interceptor_stays(world: Any) -> None:
+    """What a file system or an administrator puts there, as lost+found."""
+    preparer = world.preparer()
+    foreign = world.options.state_dir / "lib" / "lost+found"
+    foreign.mkdir()
+    assert world.wait_and_sweep(world.janitor(preparer)) == 0
+    assert foreign.is_dir()
 
 
 def test_an_interceptor_of_a_claim_being_released_stays(world: Any, hold: Any) -> None:
@@ -170,3 +182,102 @@ def test_what_can_not_be_removed_does_not_save_the_rest(world: Any, caplog: pyte
     assert world.wait_and_sweep(janitor) == 1
     assert former.library_digest not in stored(world)
     assert "not everything could be swept" in caplog.text
+
+
+def test_one_thing_that_can_not_be_removed_does_not_save_others_of_its_kind(world: Any) -> None:
+    refs, preparer = [world.claim("a"), world.claim("b")], world.preparer()
+    for ref in refs:
+        preparer.prepare(ref)
+    (world.options.run_dir / "allocations" / "0" / "not-a-file").mkdir(parents=True)
+    (world.options.state_dir / "checkpoint.json").unlink()
+    # Two specs and two allocations; the first in the order of names stays.
+    assert world.wait_and_sweep(world.janitor(preparer)) == 4
+    assert world.residue() == ["run/allocations/0", "run/allocations/0/not-a-file"]
+
+
+def test_an_abandoned_claim_that_can_not_be_removed_does_not_save_the_others(world: Any) -> None:
+    refs, preparer = [world.claim("a"), world.claim("b")], world.preparer()
+    for ref in refs:
+        preparer.prepare(ref)
+    first, _ = sorted(refs, key=lambda ref: str(ref.uid))
+    (world.allocation(first) / "x" / "y").mkdir(parents=True)
+    world.cluster.claims.clear()
+    assert world.wait_and_sweep(world.janitor(preparer)) == 1
+    assert set(world.entries()) == {first.uid}
+
+
+def test_a_slow_api_server_is_not_waited_for_under_the_node_lock_for_each_claim(world: Any) -> None:
+    """Each Prepare and Unprepare of the node would wait as well, and fail after 40 s."""
+    preparer = world.preparer()
+    for number in range(10):
+        preparer.prepare(world.claim(f"c{number}", {"memory": 2**30, "cores": 0}))
+    world.cluster.claims.clear()
+    janitor = world.janitor(preparer)
+    janitor.sweep()
+    world.clock.seconds += GRACE_SECONDS
+    get, locked_seconds = world.cluster.get_claim, 0.0
+
+    def slow(namespace: str, name: str, *, timeout_seconds: float) -> Any:
+        nonlocal locked_seconds
+        if is_locked(world):
+            locked_seconds += min(2.0, timeout_seconds)
+            world.clock.seconds += min(2.0, timeout_seconds)
+        return get(namespace, name)
+
+    world.cluster.get_claim = slow
+    assert janitor.sweep() == 3
+    assert locked_seconds == 5.0
+    # The next sweeps take back the rest.
+    world.cluster.get_claim = get
+    assert janitor.sweep() == 7
+    assert world.entries() == {}
+
+
+def test_a_silent_api_server_holds_up_releases_for_half_a_minute_and_not_for_each_claim(world: Any) -> None:
+    preparer = world.preparer()
+    for number in range(10):
+        preparer.prepare(world.claim(f"c{number}", {"memory": 2**30, "cores": 0}))
+    began = world.clock.seconds
+
+    def silent(namespace: str, name: str, *, timeout_seconds: float) -> Any:
+        assert timeout_seconds > 0
+        world.clock.seconds += timeout_seconds
+        raise Unavailable(f"claim {namespace}/{name}", "timed out", remedy="wait")
+
+    world.cluster.get_claim = silent
+    assert world.janitor(preparer).sweep() == 0
+    assert world.clock.seconds - began == 30
+    assert len(world.entries()) == 10
+
+
+def is_locked(world: Any) -> bool:
+    with (world.options.state_dir / "node.lock").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_what_is_removed_is_named(world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    preparer = world.preparer()
+    ref = world.claim()
+    preparer.prepare(ref)
+    name = world.allocation(ref).name
+    preparer._checkpoints.save(preparer._checkpoints.load().without(ref.uid))
+    world.wait_and_sweep(world.janitor(preparer))
+    told = {record.message: record.__dict__ for record in caplog.records}
+    assert told["CDI spec removed that no claim names"]["uid"] == ref.uid
+    assert told["allocation removed that no claim names"]["allocation_id"] == name
+
+
+def test_nothing_is_unused_at_the_first_look_however_short_the_patience(world: Any) -> None:
+    patience = Patience(0, world.clock)
+    patience.look()
+    assert not patience.unused("x")
+    patience.look()
+    assert patience.unused("x")
+    for _ in range(2):
+        patience.look()
+    # Not seen unused at the look before: it begins anew.
+    assert not patience.unused("x")

@@ -21,7 +21,7 @@ from fracgpu.kubeletplugin.prepare.deadline import Deadline
 from fracgpu.kubeletplugin.prepare.outcome import PreparedClaim, ReleasedClaim
 from fracgpu.kubeletplugin.prepare.plan import PreparedDevice
 from fracgpu.kubeletplugin.telemetry.metrics import PluginMetrics
-from fracgpu.kubeletplugin.telemetry.tracing import about, step
+from fracgpu.kubeletplugin.tracing import about, step
 from fracgpu.proto.dra.v1 import api_pb2
 
 GPU = "GPU-11111111-1111-1111-1111-111111111111"

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from fracgpu.kubeletplugin.kubelet.registration import PluginServers
 from fracgpu.kubeletplugin.kubelet.services import add_services
 from fracgpu.kubeletplugin.kubelet.sockets import dra_socket, is_dead, registration_socket, stale_sockets
 from fracgpu.kubeletplugin.options import PluginOptions
+from fracgpu.proto.dra.v1 import api_pb2 as dra_pb2
+from fracgpu.proto.dra.v1 import api_pb2_grpc as dra_grpc
 from fracgpu.proto.drahealth.v1 import api_pb2 as health_pb2
 from fracgpu.proto.drahealth.v1 import api_pb2_grpc as health_grpc
 from fracgpu.proto.pluginregistration.v1 import api_pb2, api_pb2_grpc
@@ -260,6 +263,51 @@ def test_a_plugin_that_stops_does_not_bring_its_sockets_back(instance: Instance,
     instance.servers.stop()
     instance.servers.look()
     assert names(place) == set()
+
+
+def test_a_socket_that_can_not_be_removed_does_not_cut_off_what_is_in_progress(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read_only(_: object, path: Path) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr("fracgpu.kubeletplugin.prepare.files.Files.unlink_socket", read_only)
+    with grpc.insecure_channel(f"unix:{dra_socket(instance.options).path}") as channel:
+        stub = health_grpc.DRAResourceHealthStub(channel)
+        stream = stub.NodeWatchResources(health_pb2.NodeWatchResourcesRequest(), timeout=TIMEOUT)
+        next(stream)
+        instance.servers.stop()
+        assert list(stream) == []
+        assert stream.code() is grpc.StatusCode.OK
+    assert caplog.text.count("socket not removed") == 2
+
+
+def test_a_call_in_progress_is_answered_before_the_plugin_ends(short_world: Any) -> None:
+    entered, finish = threading.Event(), threading.Event()
+    get = short_world.cluster.get_claim
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        entered.set()
+        assert finish.wait(TIMEOUT)
+        return get(*arguments, **options)
+
+    short_world.cluster.get_claim = slow
+    ref = short_world.claim()
+    one = Instance(short_world)
+    with grpc.insecure_channel(f"unix:{dra_socket(one.options).path}") as channel:
+        claim = dra_pb2.Claim(namespace=ref.namespace, name=ref.name, uid=ref.uid)
+        request = dra_pb2.NodePrepareResourcesRequest(claims=[claim])
+        answer = dra_grpc.DRAPluginStub(channel).NodePrepareResources.future(request, timeout=TIMEOUT)
+        assert entered.wait(TIMEOUT)
+        stopping = threading.Thread(target=one.servers.stop)
+        stopping.start()
+        # A grace of nothing would end the call before this is over.
+        stopping.join(0.2)
+        assert stopping.is_alive()
+        finish.set()
+        assert answer.result().claims[ref.uid].error == ""
+        stopping.join(TIMEOUT)
+    assert ref.uid in short_world.entries()
 
 
 def test_trouble_is_said_once_and_the_loop_goes_on(

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -191,3 +192,37 @@ def test_a_wrong_entry_costs_no_other_one(store: CheckpointStore) -> None:
     with pytest.raises(CheckpointInvalid, match="field allocations"):
         store.load()
     assert store.path.read_bytes() == before
+
+
+def test_no_power_cut_finds_half_a_checkpoint_or_brings_a_released_claim_back(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is forced to disk, and when: content before each rename, and an Unprepare's name before its answer."""
+    state = world.options.state_dir
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def forced(descriptor: int) -> None:
+        fsync(descriptor)
+        done.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink()}")
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append(f"rename {target}")
+        return rename(path, target)
+
+    ref, preparer = world.claim(), world.preparer()
+    monkeypatch.setattr(os, "fsync", forced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    content, name, directory = (
+        f"fsync {state}/.checkpoint.json.tmp",
+        f"rename {state}/checkpoint.json",
+        f"fsync {state}",
+    )
+
+    def of_the_checkpoint(call: Any) -> list[str]:
+        done.clear()
+        call(ref)
+        return [effect for effect in done if effect in (content, name, directory)]
+
+    assert of_the_checkpoint(preparer.prepare) == [content, name, content, name]
+    assert of_the_checkpoint(preparer.unprepare) == [content, name, directory]

@@ -234,6 +234,7 @@ def test_a_changed_driver_version_changes_the_spec(world: Any) -> None:
     for stem in ("libcuda", "libnvidia-ml"):
         (libraries / f"{stem}.so.{V}").rename(libraries / f"{stem}.so.590.10.01")
         (libraries / f"{stem}.so.1").unlink()
+    world.inventory.gpus = tuple(replace(gpu, driver_version="590.10.1") for gpu in world.inventory.gpus)
     world.preparer().prepare(ref)
     present = json.loads(world.spec(ref))
     assert "/usr/lib64/libcuda.so.590.10.01" in by_path(present["containerEdits"])

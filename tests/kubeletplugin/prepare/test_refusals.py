@@ -347,6 +347,23 @@ def test_a_node_whose_driver_went_away(world: Any) -> None:
     )
 
 
+def test_a_driver_whose_files_were_replaced_while_it_runs(world: Any) -> None:
+    """A package update without a reboot: containers would get libraries that the kernel module turns away."""
+    libraries = world.options.driver_root / "usr/lib/x86_64-linux-gnu"
+    for stem in ("libcuda", "libnvidia-ml"):
+        (libraries / f"{stem}.so.580.65.06").rename(libraries / f"{stem}.so.590.10.01")
+        (libraries / f"{stem}.so.1").unlink()
+    ref = world.claim()
+    assert refused(world, ref) == (
+        "GPU GPU-11111111-1111-1111-1111-111111111111: runs with driver 580.65.6, but the files in "
+        f"{world.options.driver_root} are of 590.10.1; "
+        "reboot the node or reload the nvidia kernel modules, so that the installed driver is the one in use"
+    )
+    # A GPU that does not say which driver it runs with proves nothing.
+    world.inventory.gpus = (world.gpu(0, driver_version="0.0.0"),)
+    assert world.preparer().prepare(ref).devices
+
+
 def test_a_claim_being_prepared_counts(world: Any) -> None:
     other = world.claim("other", {"memory": 40 * GIB})
     world.preparer().prepare(other)

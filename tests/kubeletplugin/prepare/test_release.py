@@ -94,7 +94,9 @@ def test_a_claim_that_comes_back_with_another_allocation_waits_for_the_former_on
     holder = hold(state(world, ref))
     preparer.unprepare(ref)
     world.claim("c1", {"device": "gpu-22222222"})
-    with pytest.raises(ClaimChanged, match="was allocated anew while 1 processes still use its former allocation; it"):
+    with pytest.raises(
+        ClaimChanged, match=r"was allocated anew while its former allocation is still in use \(1 process\); it"
+    ):
         preparer.prepare(ref)
     assert state(world, ref).exists()
     holder.end()
@@ -112,7 +114,8 @@ def test_a_destroyed_state_file_in_use_is_never_replaced(world: Any, hold: Any) 
     with pytest.raises(AccountDamaged) as error:
         preparer.prepare(ref)
     assert str(error.value) == (
-        f"allocation {ref.uid}-gpu-gpu-11111111-0: a container has overwritten its state file, which 1 processes use; "
+        f"allocation {ref.uid}-gpu-gpu-11111111-0: a container has overwritten its state file, which is in use "
+        "(1 process); "
         "delete the pods that use the claim; without them the file is made good"
     )
     assert (state(world, ref).stat().st_ino, state(world, ref).read_bytes()) == (inode, b"junk")
@@ -242,7 +245,45 @@ def test_what_a_former_version_made_of_a_deferred_release_is_not_taken_from_its_
     store = preparer._checkpoints
     store.save(store.load().with_entry(replace(world.entries()[ref.uid], state=EntryState.PREPARING)))
     world.claim("c1", {"device": "gpu-22222222"})
-    with pytest.raises(ClaimChanged, match="1 processes still use"):
+    with pytest.raises(ClaimChanged, match="1 process"):
         preparer.prepare(ref)
     assert state(world, ref).exists()
     assert preparer.unprepare(ref).deferred
+
+
+def test_a_claim_that_comes_back_after_its_last_process_ended_keeps_its_inodes(world: Any, hold: Any) -> None:
+    """A container that never called CUDA has them mounted, and is counted by no lock."""
+    ref, preparer = world.claim(), world.preparer()
+    preparer.prepare(ref)
+    before = state(world, ref).stat().st_ino, (world.allocation(ref) / "config").stat().st_ino
+    holder = hold(state(world, ref))
+    assert preparer.unprepare(ref).deferred
+    # So that a file made anew gets another inode than the one that was given back.
+    kept = state(world, ref).open("rb")
+    holder.end()
+    preparer.prepare(ref)
+    kept.close()
+    assert (state(world, ref).stat().st_ino, (world.allocation(ref) / "config").stat().st_ino) == before
+    assert world.entries()[ref.uid].state is EntryState.PREPARED
+
+
+def test_a_release_that_can_not_be_finished_holds_up_nobody_else(
+    world: Any, hold: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    stuck, ended, preparer = world.claim("a-stuck"), world.claim("b-ended"), world.preparer()
+    for ref in (stuck, ended):
+        preparer.prepare(ref)
+    for ref in (stuck, ended):
+        holder = hold(state(world, ref))
+        assert preparer.unprepare(ref).deferred
+        holder.end()
+    # What Files can not remove: a directory where a file should be.
+    (world.allocation(stuck) / "x" / "y").mkdir(parents=True)
+    new = world.claim("new")
+    preparer.prepare(new)
+    assert set(world.entries()) == {stuck.uid, new.uid}
+    assert world.entries()[stuck.uid].state is EntryState.RELEASING
+    (told,) = [record for record in caplog.records if record.message == "release not finished"]
+    assert (told.__dict__["claim"], told.__dict__["uid"]) == ("ns/a-stuck", stuck.uid)
+    assert told.__dict__["gpu"].startswith("GPU-1111")
+    assert world.janitor(preparer).finish_releases() == 0

@@ -52,6 +52,14 @@ def test_all_else_is_no_container(content: str) -> None:
     assert parse_cgroup(content) is None
 
 
+@pytest.mark.parametrize("separator", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_a_group_whose_name_looks_like_another_line_is_not_one(separator: str) -> None:
+    name = f"x{separator}0::"
+    other = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+    content = f"0::/kubepods/pod{UID}/{ID}/{name}/kubepods/pod{other}/{'0' * 64}\n"
+    assert parse_cgroup(content) == ContainerRef(UID, ID)
+
+
 @given(st.text(max_size=200))
 def test_no_text_makes_the_parser_fail(content: str) -> None:
     parse_cgroup(content)

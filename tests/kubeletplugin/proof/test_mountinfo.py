@@ -46,15 +46,18 @@ def test_a_path_leads_to_what_the_topmost_mount_shows(
     assert table(*lines).identity(path) == wanted
 
 
-def test_allocations_are_known_by_their_config_page() -> None:
-    inside = "/run/fracgpu/allocations"
-    lines = [f"2{n} 20 0:9 /{n} {point} rw - tmpfs t rw" for n, point in enumerate((
-        f"{inside}/u-gpu-gpu-1-0/config",
-        f"{inside}/u-gpu-gpu-1-0/state",
-        f"/var{inside}/v-gpu-gpu-1-0/config",
-        f"/tmp{inside}/w/config",
-    ))]  # fmt: skip
-    assert table(ROOT, *lines).allocation_ids == {"u-gpu-gpu-1-0", "v-gpu-gpu-1-0"}
+def test_what_is_mounted_is_known_wherever_it_is() -> None:
+    sources = table(ROOT, "21 20 0:9 /page /moved/away/config ro - tmpfs t rw").sources
+    assert sources == {FileIdentity("8:1", "/"), FileIdentity("0:9", "/page")}
+    assert FileIdentity("0:9", "/page").deleted() == FileIdentity("0:9", "/page//deleted")
+
+
+def test_a_table_of_ten_thousand_mounts_is_read_but_not_kept() -> None:
+    lines = [f"{n + 30} 20 0:{n} / /m{n} rw - tmpfs t rw" for n in range(10_000)]
+    content = "\n".join((ROOT, *lines)).encode()
+    assert parse_mountinfo(content).identity("/m9999/f") == FileIdentity("0:9999", "/f")
+    assert parse_mountinfo(content) is not parse_mountinfo(content)
+    assert parse_mountinfo(ROOT.encode()) is parse_mountinfo(ROOT.encode())
 
 
 @given(st.binary(max_size=400))

@@ -1,137 +1,21 @@
-"""The observer on one node in a directory: its checkpoint is real, its /proc and its driver are made up."""
+"""What the observer finds on a node, look by look."""
 
 import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fracgpu.driver.errors import GpuLost, InventoryUnavailable
-from fracgpu.driver.gpu import Gpu
-from fracgpu.driver.usage import GpuMemory, GpuProcess
-from fracgpu.kubeletplugin.prepare.checkpoint import CheckpointStore
+from fracgpu.driver.usage import GpuProcess
 from fracgpu.kubeletplugin.prepare.claim import ClaimRef
-from fracgpu.kubeletplugin.prepare.files import Files
 from fracgpu.kubeletplugin.proof import observed_files as observer_files
-from fracgpu.kubeletplugin.proof.members import ClaimConsumers
-from fracgpu.kubeletplugin.proof.observation import AllocationObservation, NodeObservation
-from fracgpu.kubeletplugin.proof.observer import Observer
-from fracgpu.kubeletplugin.proof.processes import ProcessTable
+from fracgpu.kubeletplugin.proof.observation import NodeObservation
 from fracgpu.native.state_file import SlotSnapshot, read_state_file
-
-GIB = 1 << 30
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
-UUIDS = ("GPU-11111111-1111-1111-1111-111111111111", "GPU-22222222-2222-2222-2222-222222222222")
-DIRECTORIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64")
-POD = "0a1b2c3d-1111-2222-3333-444455556666"
-
-
-class Driver:
-    """GpuInventory whose processes the test says; `broken` is raised instead of an answer."""
-
-    def __init__(self, gpus: tuple[Gpu, ...]) -> None:
-        self.gpus = gpus
-        self.on: dict[str, list[GpuProcess]] = {}
-        self.broken: Exception | None = None
-        self.listings = 0
-
-    def list_gpus(self) -> tuple[Gpu, ...]:
-        self.listings += 1
-        if self.broken is not None:
-            raise self.broken
-        return self.gpus
-
-    def processes(self, uuid: str) -> tuple[GpuProcess, ...]:
-        if self.broken is not None:
-            raise self.broken
-        return tuple(self.on.get(uuid, ()))
-
-    def memory(self, uuid: str) -> GpuMemory:  # noqa: ARG002 - the inventory's signature
-        return GpuMemory(total=44 * GIB, used=GIB, free=43 * GIB)
-
-
-class Setting:
-    def __init__(self, world: Any) -> None:
-        self.world = world
-        self.proc: Path = world.root / "proc"
-        self.driver = Driver((world.gpu(0), world.gpu(1)))
-        self.consumers = ClaimConsumers()
-        self.seen: list[NodeObservation] = []
-        self.preparer = world.preparer()
-        (self.proc / "self").mkdir(parents=True)
-        shutil.copyfile("/proc/self/mountinfo", self.proc / "self" / "mountinfo")
-        self.observer = self.make()
-
-    def make(self, *listeners: Callable[[NodeObservation], None]) -> Observer:
-        options = self.world.options
-        return Observer(
-            options=options,
-            inventory=self.driver,
-            checkpoints=CheckpointStore(options.state_dir / "checkpoint.json", Files()),
-            consumers=self.consumers,
-            machine="x86_64",
-            listeners=(self.seen.append, *listeners),
-            proc_root=self.proc,
-            now=lambda: NOW,
-        )
-
-    def look(self, times: int = 2) -> dict[str, AllocationObservation]:
-        """Look so many times, and return what the last look saw by claim."""
-        for _ in range(times):
-            self.observer.look()
-        return {one.claim.name: one for one in self.seen[-1].allocations}
-
-    def verdict(self, name: str = "c1", times: int = 2) -> str:
-        finding = self.look(times)[name].enforced
-        return f"{finding.truth}/{finding.reason}"
-
-    def process(
-        self, pid: int, *refs: ClaimRef, container: str | None = None, gpu: int = 0, shims: bool = True
-    ) -> Path:
-        """Put a process on a GPU, with the mounts of these claims, as a container of theirs would have them."""
-        place = self.proc / str(pid)
-        (place / "ns").mkdir(parents=True)
-        (place / "root").mkdir()
-        (place / "ns" / "mnt").symlink_to("mnt:[1]")
-        (place / "ns" / "pid").touch()
-        (place / "comm").write_text("python\n")
-        (place / "stat").write_text(f"{pid} (python) S " + " ".join(["0"] * 18 + [str(pid)] + ["0"] * 30))
-        (place / "status").write_text(f"NSpid:\t{pid}\t1\n")
-        (place / "cgroup").write_text(f"0::/kubepods/pod{POD}/{container * 64}\n" if container else "0::/\n")
-        lines = ["1 0 0:30 / / rw - overlay o rw"]
-        lines += [f"1{n} 1 0:9 /x {self._inside(ref)} ro - tmpfs t rw" for n, ref in enumerate(refs)]
-        (place / "mountinfo").write_text("\n".join([*lines, *(self._shims() if shims else ())]) + "\n")
-        self.driver.on.setdefault(UUIDS[gpu], []).append(GpuProcess(pid, GIB))
-        return place
-
-    def end(self, pid: int) -> None:
-        shutil.rmtree(self.proc / str(pid), ignore_errors=True)
-        for gpu, processes in self.driver.on.items():
-            self.driver.on[gpu] = [one for one in processes if one.pid != pid]
-
-    def library(self, soname: str) -> Path:
-        (directory,) = (self.world.options.state_dir / "lib").iterdir()
-        found: Path = directory / soname
-        return found
-
-    def _inside(self, ref: ClaimRef) -> str:
-        return f"/run/fracgpu/allocations/{self.world.allocation(ref).name}/config"
-
-    def _shims(self) -> list[str]:
-        own = ProcessTable(self.proc).own_mounts()
-        lines: list[str] = []
-        for directory in DIRECTORIES:
-            for soname in ("libcuda.so.1", "libnvidia-ml.so.1"):
-                identity = own.identity(str(self.library(soname).resolve()))
-                assert identity is not None
-                for name in (soname, soname.removesuffix(".1")):
-                    where = f"{identity.device} {identity.root} {directory}/{name}"
-                    lines.append(f"{500 + len(lines)} 1 {where} ro - ext4 d rw")
-        return lines
+from tests.kubeletplugin.proof.observer_setting import DIRECTORIES, GIB, NOW, POD, SLOT, UUIDS, Setting
 
 
 @pytest.fixture
@@ -367,6 +251,25 @@ def test_the_loop_says_once_what_is_wrong_and_goes_on(
     assert [len(one.allocations) for one in setting.seen] == [1]
 
 
+def test_an_old_true_does_not_stand_for_ever(setting: Setting, claim: Any) -> None:
+    """When nothing can be observed any more, claims and metrics say so instead of what was seen last."""
+    claim()
+    checkpoint = setting.world.options.state_dir / "checkpoint.json"
+    content = checkpoint.read_bytes()
+    told: list[list[str]] = []
+
+    def wait(_seconds: float) -> bool:
+        told.append([one.enforced.reason for one in setting.seen[-1].allocations])
+        checkpoint.write_bytes(content if len(told) > 40 else b"{")
+        return len(told) == 43
+
+    setting.observer.run(wait)
+    assert told == [["NoProcess"]] * 15 + [["NotObserved"]] * 26 + [["NoProcess"]] * 2
+    assert setting.observer.latest() == setting.seen[-1]
+    # Once, not every second.
+    assert len(setting.seen) == 1 + 1 + 2
+
+
 def test_a_bug_is_logged_with_its_trace_and_the_loop_goes_on(
     setting: Setting, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -380,19 +283,7 @@ def test_a_bug_is_logged_with_its_trace_and_the_loop_goes_on(
 def test_a_process_with_a_slot_is_enforced(setting: Setting, claim: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slot counts by PID and PID namespace, or by PID and start time where the container knows no namespace."""
     place = setting.process(4711, claim())
-    slot = SlotSnapshot(
-        index=0,
-        pid=1,
-        start_time_ticks=5,
-        pid_namespace_inode=(place / "ns" / "pid").stat().st_ino,
-        generation=1,
-        committed_bytes=0,
-        pending_bytes=0,
-        overhead_bytes=0,
-        pool_bytes=0,
-        managed_bytes=0,
-        host_pinned_bytes=0,
-    )
+    slot = replace(SLOT, pid_namespace_inode=(place / "ns" / "pid").stat().st_ino)
     for changes, enforced in (
         ({}, True),
         ({"pid": 4711}, False),

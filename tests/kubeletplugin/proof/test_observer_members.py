@@ -17,7 +17,14 @@ def test_the_mounted_config_page_decides() -> None:
     assert members.assign(frozenset({"a"}), ONE, [A, B]) == {"a"}
     assert members.assign(frozenset({"a", "b"}), None, [A, B]) == {"a", "b"}
     # Of an allocation of another GPU: on this one the process has no business.
-    assert members.assign(frozenset({"z"}), ONE, [A, B]) == NONE
+    assert members.assign(frozenset({"z"}), TWO, [A, B]) == NONE
+
+
+def test_who_keeps_only_some_of_its_pages_belongs_to_all_that_its_container_had() -> None:
+    members = Members(ClaimConsumers())
+    members.assign(frozenset({"a", "z"}), ONE, [A, B])
+    assert members.assign(frozenset({"z"}), ONE, [A, B]) == {"a"}
+    assert members.assign(frozenset({"b"}), ONE, [A, B]) == {"a", "b"}
 
 
 def test_a_process_without_mounts_belongs_where_its_container_was_seen() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fracgpu.kubeletplugin.proof.cgroup import ContainerRef
+from fracgpu.kubeletplugin.proof.mountinfo import parse_mountinfo
 from fracgpu.kubeletplugin.proof.processes import ProcessTable, file_id
 
 UID = "0a1b2c3d-1111-2222-3333-444455556666"
@@ -41,7 +42,7 @@ def test_everything_about_a_process(proc: Path) -> None:
     assert (facts.pid, facts.command, facts.start_time_ticks, facts.namespaced_pid) == (4711, "py?thon\ufffd", 22, 7)
     assert facts.pid_namespace_inode == (proc / "4711" / "ns" / "pid").stat().st_ino
     assert facts.container == ContainerRef(UID, "1" * 64)
-    assert facts.mounts.allocation_ids == {"a"}
+    assert facts.mounts == parse_mountinfo(MOUNTS.encode())
 
 
 @pytest.mark.parametrize("missing", ["comm", "stat", "status", "cgroup", "mountinfo", "ns/pid", "ns/mnt"])
@@ -68,7 +69,47 @@ def test_a_process_whose_first_thread_ended_is_seen_through_another(proc: Path) 
     (task / "ns" / "mnt").symlink_to("mnt:[1]")
     facts = ProcessTable(proc).read(4711)
     assert facts is not None
-    assert facts.mounts.allocation_ids == {"a"}
+    assert facts.mounts == parse_mountinfo(MOUNTS.encode())
+
+
+def test_more_mounts_than_can_be_read_are_none_rather_than_a_part(proc: Path) -> None:
+    line = "99 1 0:9 / /mnt/{} rw - tmpfs t rw\n"
+    whole = MOUNTS + "".join(line.format(n) for n in range(40_000))
+    for content, complete in ((whole[: 1 << 20], True), (whole, False)):
+        (proc / "4711" / "mountinfo").write_text(content)
+        facts = ProcessTable(proc).read(4711)
+        assert facts is not None
+        assert facts.mounts.complete is complete
+        assert bool(facts.mounts.mounts) is complete
+
+
+def test_one_thread_that_goes_on_keeps_a_process(proc: Path) -> None:
+    for tid, flags in ((4711, 4), (4712, 0), (4713, 4)):
+        place = proc / "4711" / "task" / str(tid)
+        place.mkdir(parents=True)
+        (place / "stat").write_text(f"{tid} (python) D 1 1 1 0 -1 {flags} 0 0")
+    assert not ProcessTable(proc).is_ending(4711)
+    (proc / "4711" / "task" / "4712" / "stat").write_text("4712 (python) D 1 1 1 0 -1 4 0 0")
+    assert ProcessTable(proc).is_ending(4711)
+
+
+def test_names_in_a_directory_of_the_process(proc: Path) -> None:
+    table = ProcessTable(proc)
+    assert table.names(4711, "/run/x", most=3) == ()
+    for name in "abcd":
+        (proc / "4711" / "root" / "run" / "x" / name).mkdir(parents=True)
+    assert sorted(table.names(4711, "/run/x", most=9)) == ["a", "b", "c", "d"]
+    assert len(table.names(4711, "/run/x", most=3)) == 3
+
+
+def test_whether_it_sees_all_is_told_by_its_pid_namespace(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not ProcessTable(proc).sees_all()
+    (proc / "self" / "ns").mkdir(parents=True)
+    (proc / "self" / "ns" / "pid").touch()
+    assert not ProcessTable(proc).sees_all()
+    inode = (proc / "self" / "ns" / "pid").stat().st_ino
+    monkeypatch.setattr("fracgpu.kubeletplugin.proof.processes._FIRST_PID_NAMESPACE", inode)
+    assert ProcessTable(proc).sees_all()
 
 
 def test_this_process_is_seen_as_it_is() -> None:

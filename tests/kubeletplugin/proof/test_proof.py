@@ -25,8 +25,10 @@ from fracgpu.kubeletplugin.prepare.files import Files
 from fracgpu.kubeletplugin.proof.members import ClaimConsumers
 from fracgpu.kubeletplugin.proof.observer import Observer
 from fracgpu.kubeletplugin.proof.reporter import StatusReporter
+from fracgpu.native.config_page import ConfigPage, encode_config_page
 from fracgpu.native.fake_gpu import FakeGpuUsage, read_usage
 from fracgpu.native.libraries import NativeLibraries
+from fracgpu.native.state_file import new_state_file
 from fracgpu.sim.lab.lab import Lab
 from fracgpu.sim.lab.stage import Stage
 from fracgpu.sim.node.container import ContainerProcess
@@ -183,6 +185,20 @@ def test_the_drivers_library_over_the_shim_is_found(proof: Proof, pod: str) -> N
     assert wanted <= events
     end(holder)
     proof.wait_for(pod, "Unknown/NoProcess")
+
+
+def test_a_page_of_limits_that_the_container_made_itself_is_found(proof: Proof, pod: str, tmp_path: Path) -> None:
+    """No right is needed for it but to be the container's root user, and the interceptor takes it for one of ours."""
+    gpu_uuid = proof.wait_for(pod, "Unknown/NoProcess")["data"]["gpuUUID"]
+    page = ConfigPage(allocation_id="zz", device_uuid=gpu_uuid, memory_limit_bytes=40960 * MIB, cores_percent=0)
+    (tmp_path / "config").write_bytes(encode_config_page(page))
+    (tmp_path / "state").write_bytes(new_state_file(gpu_uuid))
+    place = "/run/fracgpu/allocations/zz"
+    script = f'mkdir {place} && cp {tmp_path}/config {tmp_path}/state {place} && exec "$@"'
+    holder = hold(proof.lab, pod, "sh", "-c", script, "sh")
+    device = proof.wait_for(pod, "False/ConfigPageReplaced")
+    assert f"a page of limits that the plugin did not make: at {place}/config lies " in message(device)
+    end(holder)
 
 
 def test_a_process_that_loads_the_driver_itself_is_found(proof: Proof, pod: str) -> None:

@@ -1,212 +1,14 @@
 """When claims are written, by which way, and what happens when the API server will not have it."""
 
-# ruff: noqa: ARG002 (the stand-in has the signatures of what it stands for)
-
-import copy
-import json
-import logging
 import queue
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fracgpu.driver.kill_points import watched
-from fracgpu.driver.names import DRIVER_NAME, ClaimUid
-from fracgpu.driver.usage import GpuMemory
-from fracgpu.kubeletplugin.errors import Conflict, Forbidden, Immutable, NotFound, Refused, Unavailable
-from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord
-from fracgpu.kubeletplugin.prepare.claim import ClaimRef
-from fracgpu.kubeletplugin.proof.claim_writer import ClaimWriter, Outcome
-from fracgpu.kubeletplugin.proof.device_status import make_reports
-from fracgpu.kubeletplugin.proof.members import ClaimConsumers
-from fracgpu.kubeletplugin.proof.observation import (
-    AllocationObservation,
-    Finding,
-    GpuObservation,
-    NodeObservation,
-    Truth,
-)
-from fracgpu.kubeletplugin.proof.pace import ClaimPace, TokenBucket
+from fracgpu.kubeletplugin.errors import Conflict, Forbidden, Immutable, Refused, Unavailable
 from fracgpu.kubeletplugin.proof.reporter import StatusReporter
-from fracgpu.proto.resource.v1.generated_pb2 import ResourceClaim
-
-GIB = 1 << 30
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-GOOD = Finding(Truth.TRUE, "InterceptorAttached", "1 process has the interceptor")
-BAD = Finding(Truth.FALSE, "LibraryNotLoaded", "process 4711 (python) uses the GPU without the interceptor")
-OPEN = Finding(Truth.UNKNOWN, "NoProcess", "no process")
-PARAMETERS = b'{ "memory": "8Gi" }'
-
-
-def observed(name: str = "c1", enforced: Finding = OPEN, **changes: Any) -> AllocationObservation:
-    record = AllocationRecord(
-        allocation_id=f"uid-{name}-gpu-gpu-11111111-0",
-        index=0,
-        request="gpu",
-        pool="n1",
-        device="gpu-11111111",
-        gpu_uuid="GPU-11111111-2222-3333-4444-555555555555",
-        share_id=None,
-        memory_bytes=8 * GIB,
-        cores=0,
-        slots=1,
-        limited=True,
-        admin=False,
-    )
-    fields: dict[str, Any] = {
-        "claim": ClaimRef("ns", name, ClaimUid(f"uid-{name}")),
-        "record": record,
-        "library_digest": "d" * 64,
-        "prepared": Finding(Truth.TRUE, "Prepared", ""),
-        "enforced": enforced,
-        "within_limit": Finding(Truth.TRUE, "WithinLimit", ""),
-        "compatible": Finding(Truth.TRUE, "Compatible", ""),
-        "used_bytes": 0,
-        "peak_bytes": 0,
-        "refusals": 0,
-        "processes": 0,
-        "observed_at": NOW,
-    }
-    return AllocationObservation(**fields | changes)
-
-
-def node(*allocations: AllocationObservation) -> NodeObservation:
-    gpu = GpuObservation(gpu_uuid="GPU-1", healthy=True, memory=GpuMemory(0, 0, 0), foreign_processes=0)
-    return NodeObservation(allocations=allocations, gpus=(gpu,))
-
-
-def stored_claim(name: str = "c1", *devices: dict[str, Any]) -> dict[str, Any]:
-    result = {"request": "gpu", "driver": DRIVER_NAME, "pool": "n1", "device": "gpu-11111111"}
-    return {
-        "metadata": {"name": name, "namespace": "ns", "uid": f"uid-{name}", "resourceVersion": "1"},
-        "status": {
-            "allocation": {"devices": {"results": [result]}},
-            "reservedFor": [{"resource": "pods", "name": "p1", "uid": "pod-uid"}],
-            "devices": list(devices),
-        },
-    }
-
-
-@dataclass
-class Api:
-    """ClaimStatusApi in memory. `fails` are raised by the next writes, one each, `reading` by every read."""
-
-    claims: dict[str, dict[str, Any]] = field(default_factory=dict)
-    fails: list[Exception] = field(default_factory=list)
-    reading: Exception | None = None
-    calls: list[str] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    on_write: Callable[[], None] = lambda: None
-
-    def add(self, name: str = "c1", *devices: dict[str, Any]) -> None:
-        self.claims[name] = stored_claim(name, *devices)
-
-    def get_claim(self, namespace: str, name: str) -> dict[str, Any]:
-        self.calls.append(f"get {name}")
-        if self.reading is not None:
-            raise self.reading
-        if name not in self.claims:
-            raise NotFound(f"claim {name}", "status 404", remedy="create it")
-        return copy.deepcopy(self.claims[name])
-
-    def patch_claim_status(self, namespace: str, name: str, patch: dict[str, Any]) -> None:
-        self._write(f"patch {name}", name, patch["metadata"]["resourceVersion"], patch["status"]["devices"])
-
-    def get_claim_message(self, namespace: str, name: str) -> ResourceClaim:
-        raw = self.get_claim(namespace, name)
-        message = ResourceClaim()
-        message.metadata.name, message.metadata.namespace = name, namespace
-        message.metadata.uid, message.metadata.resourceVersion = raw["metadata"]["uid"], "m"
-        message.spec.devices.config.add().deviceConfiguration.opaque.parameters.raw = PARAMETERS
-        for one in raw["status"]["allocation"]["devices"]["results"]:
-            result = message.status.allocation.devices.results.add()
-            result.driver, result.pool, result.device = one["driver"], one["pool"], one["device"]
-        for one in raw["status"]["devices"]:
-            message.status.devices.add(driver=one["driver"], pool=one["pool"], device=one["device"])
-        return message
-
-    def replace_claim_status_message(self, claim: ResourceClaim) -> None:
-        assert claim.spec.devices.config[0].deviceConfiguration.opaque.parameters.raw == PARAMETERS
-        devices = [
-            {
-                "driver": one.driver,
-                "pool": one.pool,
-                "device": one.device,
-                "conditions": [{"type": c.type, "status": c.status, "reason": c.reason} for c in one.conditions],
-                "data": json.loads(one.data.raw or b"{}"),
-            }
-            for one in claim.status.devices
-        ]
-        self._write(f"message {claim.metadata.name}", claim.metadata.name, None, devices)
-
-    def create_event(self, namespace: str, body: dict[str, Any]) -> None:
-        self._fail("event")
-        self.events.append(body)
-
-    def writes(self) -> list[str]:
-        return [call for call in self.calls if call.startswith(("patch ", "message "))]
-
-    def enforced(self, name: str = "c1") -> str:
-        (entry,) = [one for one in self.claims[name]["status"]["devices"] if one["driver"] == DRIVER_NAME]
-        (condition,) = [one for one in entry["conditions"] if one["type"] == "Enforced"]
-        return f"{condition['status']}/{condition['reason']}"
-
-    def _write(self, call: str, name: str, version: str | None, devices: list[dict[str, Any]]) -> None:
-        self._fail(call)
-        current = self.claims[name]["metadata"]
-        if version is not None and version != current["resourceVersion"]:
-            raise Conflict("claim", "status 409", remedy="read it again")
-        current["resourceVersion"] = str(int(current["resourceVersion"]) + 1)
-        self.claims[name]["status"]["devices"] = devices
-
-    def _fail(self, call: str) -> None:
-        self.calls.append(call)
-        self.on_write()
-        if self.fails:
-            raise self.fails.pop(0)
-
-
-def failure(kind: type[Any]) -> Exception:
-    error: Exception = kind("PATCH claim", "status 4xx: no", remedy="see")
-    return error
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-class Setting:
-    def __init__(self) -> None:
-        self.api = Api()
-        self.clock = Clock()
-        self.consumers = ClaimConsumers()
-        self.outcomes: list[str] = []
-        self.reporter = StatusReporter(
-            node_name="n1",
-            cluster=self.api,
-            consumers=self.consumers,
-            on_outcome=lambda _ref, outcome: self.outcomes.append(str(outcome)),
-            clock=self.clock,
-            now=lambda: NOW,
-        )
-
-    def see(self, *allocations: AllocationObservation, after: float = 0.0) -> list[str]:
-        """Let time pass, report the observation, and return the writes that followed."""
-        self.clock.seconds += after
-        before = len(self.api.writes())
-        self.reporter.observe(node(*allocations))
-        self.reporter.step()
-        return self.api.writes()[before:]
+from tests.kubeletplugin.proof.reporter_setting import BAD, GIB, GOOD, OPEN, Setting, failure, node, observed
 
 
 @pytest.fixture
@@ -338,7 +140,8 @@ def test_other_refusals_are_told_once_for_each_claim(
     setting.api.fails = [failure(kind), failure(kind)]
     setting.see(observed())
     setting.see(observed(), after=400)
-    assert [record.__dict__["claim"] for record in caplog.records] == ["ns/c1"]
+    about = [tuple(record.__dict__[name] for name in ("claim", "uid", "gpu")) for record in caplog.records]
+    assert about == [("ns/c1", "uid-c1", "GPU-11111111-2222-3333-4444-555555555555")]
     assert setting.see(observed(), after=400) == ["patch c1"]
     setting.api.fails = [failure(kind)]
     setting.see(observed(enforced=GOOD), after=1)
@@ -395,51 +198,6 @@ def test_every_write_has_a_kill_point(setting: Setting) -> None:
     assert seen == [1, 2]
 
 
-def test_a_bypass_is_an_event_on_claim_and_pods_and_so_is_its_end(setting: Setting) -> None:
-    setting.see(observed())
-    setting.see(observed(enforced=GOOD), after=1)
-    assert setting.api.events == []
-    setting.see(observed(enforced=BAD), after=1)
-    kinds = [
-        (e["involvedObject"]["kind"], e["involvedObject"]["uid"], e["type"], e["reason"]) for e in setting.api.events
-    ]
-    assert kinds == [
-        ("ResourceClaim", "uid-c1", "Warning", "LibraryNotLoaded"),
-        ("Pod", "pod-uid", "Warning", "LibraryNotLoaded"),
-    ]
-    assert "gpu-11111111 of claim c1: process 4711 (python)" in setting.api.events[0]["message"]
-    setting.api.events.clear()
-    # Its process ended: nothing is wrong any more, but nothing is known to be right.
-    setting.see(observed(enforced=OPEN), after=1)
-    assert setting.api.events == []
-    setting.see(observed(enforced=BAD), after=61)
-    setting.see(observed(enforced=GOOD), after=1)
-    assert [(e["type"], e["reason"]) for e in setting.api.events] == [("Warning", "LibraryNotLoaded")] * 2 + [
-        ("Normal", "EnforcementRestored")
-    ] * 2
-
-
-def test_a_verdict_that_flaps_is_told_once_a_minute(setting: Setting) -> None:
-    for _ in range(10):
-        setting.see(observed(enforced=BAD), after=2)
-        setting.see(observed(enforced=GOOD), after=2)
-    assert len(setting.api.events) == 4
-
-
-def test_an_event_that_is_refused_is_no_news(setting: Setting, caplog: pytest.LogCaptureFixture) -> None:
-    setting.see(observed())
-
-    def refuse() -> None:
-        if setting.api.calls[-1] == "event":
-            setting.api.fails = [failure(Forbidden)]
-
-    setting.api.on_write = refuse
-    with caplog.at_level(logging.INFO):
-        setting.see(observed(enforced=BAD), after=1)
-    assert setting.outcomes == ["written", "written"]
-    assert caplog.records == []
-
-
 def test_the_loop_goes_on_whatever_happens(setting: Setting, caplog: pytest.LogCaptureFixture) -> None:
     setting.api.reading = ValueError("a bug")
     setting.reporter.observe(node(observed()))
@@ -478,43 +236,3 @@ def test_only_the_newest_observation_counts(setting: Setting) -> None:
     thread.join()
     assert setting.api.writes() == ["patch c1"]
     assert setting.api.enforced() == "False/LibraryNotLoaded"
-
-
-@given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=60))
-def test_the_bucket_never_gives_more_than_its_rate(times: list[tuple[float, bool]]) -> None:
-    bucket = TokenBucket(rate=2.0, burst=3.0)
-    now, given_at = 0.0, []
-    for pause, asks in times:
-        now += pause
-        if asks and bucket.take(now):
-            given_at.append(now)
-    for first in range(len(given_at)):
-        for last in range(first, len(given_at)):
-            assert last - first + 1 <= 3 + 2.0 * (given_at[last] - given_at[first]) + 1e-6
-
-
-@given(st.lists(st.tuples(st.sampled_from(list(Outcome)), st.floats(0, 500)), max_size=20))
-def test_after_whatever_outcome_there_is_a_pause_and_an_end_of_it(history: list[tuple[Outcome, float]]) -> None:
-    pace, now = ClaimPace(), 0.0
-    reports = make_reports([observed()])
-    changed = make_reports([observed(enforced=BAD)])
-    for outcome, pause in history:
-        pace.record(outcome, reports, now)
-        assert not pace.is_due(changed, now + 0.9)
-        assert pace.is_due(changed, now + 300)
-        now += pause
-
-
-def test_the_writer_names_a_claim_that_changed_between_two_reads(setting: Setting) -> None:
-    setting.api.fails = [failure(Immutable)]
-    inner = setting.api.get_claim_message
-
-    def other(namespace: str, name: str) -> ResourceClaim:
-        message = inner(namespace, name)
-        message.metadata.uid = "another"
-        return message
-
-    setting.api.get_claim_message = other  # type: ignore[method-assign]
-    writer = ClaimWriter(setting.api)
-    one = observed()
-    assert writer.write(one.claim, make_reports([replace(one)])).outcome is Outcome.GONE

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from fracgpu.kubeletplugin.proof.mountinfo import FileIdentity, MountTable, parse_mountinfo
-from fracgpu.kubeletplugin.proof.verdict_mounts import Replaced, first_replaced
+from fracgpu.kubeletplugin.proof.verdict_mounts import Replaced, first_forged, first_replaced
 
 DIRECTORIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64")
 CUDA, NVML = FileIdentity("8:1", "/lib/d1/libcuda.so.1"), FileIdentity("8:1", "/lib/d1/libnvidia-ml.so.1")
@@ -20,6 +20,7 @@ class View:
     links: dict[str, str] = field(default_factory=dict)
     stored: set[tuple[str, str]] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
+    listed: tuple[str, ...] = ()
 
     def resolve(self, path: str, may_ask: Callable[[str], bool]) -> str:
         if not may_ask(path):
@@ -30,6 +31,10 @@ class View:
     def is_stored(self, path: str, soname: str) -> bool:
         self.asked.append(path)
         return (path, soname) in self.stored
+
+    def names(self, directory: str, *, most: int) -> tuple[str, ...]:
+        self.asked.append(directory)
+        return self.listed[:most]
 
 
 def ours(skip: Callable[[str], bool] = lambda _path: False) -> list[str]:
@@ -127,3 +132,44 @@ def test_a_link_into_one_that_may_block_is_not_followed_further() -> None:
     found = check([*ours(lambda one: one == path), "500 1 0:99 / /trap rw - fuse d rw"], view)
     assert found == Replaced(path, "/x of device 0:99 (fuse) mounted at /trap")
     assert view.asked == [path]
+
+
+INSIDE = "/run/fracgpu/allocations"
+PAGES = {name: FileIdentity("0:9", f"/allocations/{name}/config") for name in ("a", "b")}
+
+
+def page(name: str, *, root: str = "/allocations/{}/config", device: str = "0:9", number: int = 200) -> str:
+    return f"{number} 1 {device} {root.format(name)} {INSIDE}/{name}/config ro - tmpfs t rw"
+
+
+@pytest.mark.parametrize(
+    ("lines", "owned", "listed", "found"),
+    [
+        ([page("a")], "a", ("a",), None),
+        ([page("a"), page("b", number=201)], "ab", ("a", "b"), None),
+        ([page("a", root="/allocations/{}/config//deleted")], "a", ("a",), None),
+        ([page("a")], "a", ("a", ".b"), None),
+        ([page("a")], "a", ("a", "b"), "b"),
+        ([page("a")], "a", ("a", "zz"), "zz"),
+        ([], "a", (), "a"),
+        ([page("a", device="0:77")], "a", (), "a"),
+        # The page of another allocation states another id; under this name it was not made by the plugin.
+        ([page("a", root="/allocations/b/config")], "a", (), "a"),
+        ([page("a"), "300 1 0:77 / /run rw - tmpfs t rw"], "a", (), "a"),
+        ([page("a"), page("a", device="0:77", number=300).replace("300 1", "300 200")], "a", (), "a"),
+    ],
+)
+def test_each_page_of_limits_is_the_plugins(
+    lines: list[str], owned: str, listed: tuple[str, ...], found: str | None
+) -> None:
+    mounts = parse_mountinfo("\n".join([ROOT, *lines]).encode())
+    forged = first_forged(mounts, pages=PAGES, owned=owned, view=View(listed=listed))
+    assert (forged and (forged.path, forged.is_page)) == (found and (f"{INSIDE}/{found}/config", True))
+
+
+def test_a_directory_of_pages_that_could_block_is_not_listed() -> None:
+    mounts = parse_mountinfo("\n".join([ROOT, f"200 1 0:77 / {INSIDE} rw - fuse.x x rw"]).encode())
+    view = View(listed=("a",))
+    forged = first_forged(mounts, pages=PAGES, owned="a", view=view)
+    assert forged is not None
+    assert view.asked == []

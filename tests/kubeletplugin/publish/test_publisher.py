@@ -358,3 +358,26 @@ def test_a_watch_that_fails_is_tried_again_with_growing_pauses(world: Any, monke
     watched(world)
     watching.stop(world)
     assert watching.pauses[:8] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+
+
+def test_what_changes_while_the_slice_is_looked_at_is_looked_at_afterwards(world: Any) -> None:
+    stop, again, looks = threading.Event(), threading.Event(), 0
+
+    def gpus() -> Any:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            one.wake()
+        else:
+            again.set()
+        return world.inventory.list_gpus()
+
+    one = SlicePublisher(options=world.options, cluster=world.cluster, gpus=gpus)
+    thread = threading.Thread(target=one.run, args=(lambda _: stop.is_set(),), daemon=True)
+    thread.start()
+    # By itself it looks again after 60 s.
+    assert again.wait(45)
+    stop.set()
+    one.wake()
+    thread.join(45)
+    assert not thread.is_alive()

@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NoOpTracer, Tracer
 
-from fracgpu.kubeletplugin.telemetry.tracing import about, operation, step
+from fracgpu.kubeletplugin.tracing import about, operation, step
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from fracgpu.kubeletplugin.api.kubernetes_cluster import KubernetesCluster
+from fracgpu.kubeletplugin.errors import Unavailable
 from fracgpu.native.libraries import NativeLibraries
 from fracgpu.sim import manifests
 from fracgpu.sim.api.access import Access
@@ -45,6 +47,24 @@ def test_a_renewed_token_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
         token.renew()
         assert (status_of(server, first), status_of(server, path.read_text())) == (401, 200)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_plugins_client_goes_on_with_a_renewed_token(tmp_path: Path) -> None:
+    access = shipped_access()
+    with ApiServer(access=access) as server:
+        token = PluginToken(access, tmp_path / "token", node="n1")
+        cluster = KubernetesCluster(server.write_kubeconfig(tmp_path / "kubeconfig", token_file=tmp_path / "token"))
+        for _ in range(3):
+            assert cluster.list_slices("n1").items == ()
+            token.renew()
+        # Without any valid token it waits for one, and is not for ever without.
+        valid = (tmp_path / "token").read_text()
+        (tmp_path / "token").write_text("expired")
+        with pytest.raises(Unavailable, match="401"):
+            cluster.list_slices("n1")
+        (tmp_path / "token").write_text(valid)
+        assert cluster.list_slices("n1").items == ()
+        cluster.close()
 
 
 def test_the_kubeconfig_of_the_plugin_names_the_token_file(tmp_path: Path) -> None:
