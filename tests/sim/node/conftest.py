@@ -183,11 +183,10 @@ class Bench:
         containers: list[Json] | None = None,
         **spec: Any,
     ) -> Json:
-        """Create a pod bound to this node; its claims are reserved for it afterwards, as the scheduler does."""
+        """Create a pod, reserve its claims, then bind it to this node, in that order, as the scheduler does."""
         entries = [{"name": claim} for claim in claims]
         default = [{"name": "main", "image": "none", "command": ["sh", "-c", script], "resources": {"claims": entries}}]
         pod_spec = {
-            "nodeName": NODE,
             "restartPolicy": "Never",
             "containers": containers or default,
             "resourceClaims": [{"name": claim, "resourceClaimName": claim} for claim in claims],
@@ -199,7 +198,9 @@ class Bench:
         if reserve:
             for claim in claims:
                 self.reserve(claim, pod)
-        return pod
+        self.api.create(f"{PODS}/{name}/binding", {"apiVersion": "v1", "kind": "Binding", "target": {"name": NODE}})
+        bound: Json = self.api.get(f"{PODS}/{name}")
+        return bound
 
     def reserve(self, claim_name: str, pod: Json) -> None:
         claim = self.api.get(f"{CLAIMS}/{claim_name}")
