@@ -27,6 +27,8 @@ CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 15.0
 _MAX_ERROR_TEXT: Final = 300
 _NO_QUERY: Final[Mapping[str, str]] = MappingProxyType({})
+# A deadline may pass between the look at it and the call; zero would be an error of its own.
+_SHORTEST_SECONDS: Final = 0.001
 _GONE: Final = 410
 _UNAUTHORIZED: Final = 401
 # What the API server's validation says of a changed immutable field, whatever the field.
@@ -108,7 +110,9 @@ class KubernetesTransport:
         if content is not None:
             headers["Content-Type"] = content_type
         target = path + (f"?{urlencode(query)}" if query else "")
-        timeout = urllib3.Timeout(connect=min(CONNECT_SECONDS, read_seconds), read=read_seconds)
+        # In all, not each: what is left of a call's deadline may be less than connecting and answering may take.
+        limit = max(read_seconds, _SHORTEST_SECONDS)
+        timeout = urllib3.Timeout(total=limit, connect=min(CONNECT_SECONDS, limit))
         used = self._client
         response = _request(used, method, target, content, headers, timeout)
         if response.status == _UNAUTHORIZED:

@@ -6,7 +6,7 @@ configuration, grant and amounts are all checked here.
 
 from dataclasses import dataclass
 
-from fracgpu.driver.amounts import granted_amounts
+from fracgpu.driver.amounts import Amounts, granted_amounts
 from fracgpu.driver.codes import ReasonCode
 from fracgpu.driver.config import WHOLE, FractionConfig
 from fracgpu.driver.errors import ConfigInvalid, GrantInvalid, NameInvalid
@@ -66,7 +66,14 @@ def resolve_share(
         class_config=terms.class_config,
         admin_access=result.admin_access,
     )
-    record = AllocationRecord(
+    record = _record(index, result, gpu, terms, amounts, former)
+    return Share(record=record, gpu=gpu, class_config=terms.class_config)
+
+
+def _record(
+    index: int, result: ClaimResult, gpu: Gpu, terms: _Terms, amounts: Amounts, former: AllocationRecord | None
+) -> AllocationRecord:
+    return AllocationRecord(
         allocation_id=terms.allocation_id,
         index=index,
         request=base_request(result.request),
@@ -81,7 +88,6 @@ def resolve_share(
         limited=amounts.limited if former is None else former.limited,
         admin=result.admin_access,
     )
-    return Share(record=record, gpu=gpu, class_config=terms.class_config)
 
 
 def _terms(claim: ClaimAllocation, result: ClaimResult, subject: str) -> _Terms:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import urllib3
 from kubernetes.config import ConfigException
 
 from fracgpu.kubeletplugin.api.kubernetes_cluster import KubernetesCluster
@@ -293,6 +294,33 @@ def test_a_wrong_kubeconfig_is_named(tmp_path: Path, content: str | None) -> Non
         path.write_text(content)
     with pytest.raises(Unavailable, match=rf"kubeconfig {path}: .*; give --kubeconfig, or run in a pod with a token"):
         KubernetesCluster(path)
+
+
+@pytest.mark.parametrize("timeout_seconds", [-1.0, 0.0, 0.05], ids=["past", "now", "soon"])
+def test_a_server_that_never_answers_is_unavailable_when_the_callers_time_is_over(
+    tmp_path: Path, timeout_seconds: float
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cluster = KubernetesCluster(write_kubeconfig(tmp_path / "k", f"http://127.0.0.1:{silent.getsockname()[1]}"))
+        with pytest.raises(Unavailable, match=r"resourceclaims/c1: .*timed out.*; it is tried again"):
+            cluster.get_claim("ns", "c1", timeout_seconds=timeout_seconds)
+
+
+def test_connecting_and_answering_share_the_callers_time(
+    cluster: KubernetesCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with a limit of its own they would take the sum."""
+    asked: list[urllib3.Timeout] = []
+
+    def note(*_: object, timeout: urllib3.Timeout, **__: object) -> None:
+        asked.append(timeout)
+        raise urllib3.exceptions.ProtocolError("noted")
+
+    monkeypatch.setattr(urllib3.PoolManager, "request", note)
+    with pytest.raises(Unavailable):
+        cluster.get_claim("ns", "c1", timeout_seconds=3.0)
+    (timeout,) = asked
+    assert (timeout.total, timeout.connect_timeout) == (3.0, 3.0)
 
 
 def test_outside_a_pod_a_kubeconfig_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
