@@ -27,6 +27,7 @@ from fracgpu.native.errors import NativeError
 MIB: Final = 1 << 20
 MACHINE_ENV: Final = "FRACGPU_FAKE_GPU"
 VISIBLE_ENV: Final = "FRACGPU_FAKE_VISIBLE"
+DEVICES_ENV: Final = "FRACGPU_FAKE_DEVICES"
 LAYOUT_HEADER: Final = Path(__file__).parent / "fake" / "machine_layout.h"
 
 _MAGIC: Final = b"FAKEGPU1"
@@ -44,6 +45,12 @@ class FakeMachineInvalid(NativeError):
     """A modelled machine can not be made as described, or a file is not one."""
 
     default_remedy = "make the machine anew with create_machine"
+
+
+class FakeMachineInUse(NativeError):
+    """A modelled machine can not be restarted under the processes that hold its memory."""
+
+    default_remedy = "end these processes first"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +114,10 @@ MACHINE_FILE_BYTES: Final = _SLOTS_OFFSET + _SIZES["FAKE_SLOT_COUNT"] * _SIZES["
 def create_machine(path: Path, specs: Sequence[FakeGpuSpec]) -> None:
     """Make the machine file `path` with these GPUs, in this order, replacing atomically one that is there.
 
-    Processes on a replaced machine keep the old one. Raises FakeMachineInvalid naming the GPU and the field at fault,
-    OSError when the directory can not be written.
+    Whatever the umask, everybody may read and write the file, as it is with /dev/nvidia*: a process that uses a GPU
+    writes its account there, and containers run under any uid. Processes on a replaced machine, and bind mounts of it,
+    keep the old one. Raises FakeMachineInvalid naming the GPU and the field at fault, OSError when the directory can
+    not be written.
     """
     if len(specs) > _SIZES["FAKE_GPU_COUNT_MAX"]:
         raise FakeMachineInvalid(f"machine {path}", f"has {len(specs)} GPUs, at most {_SIZES['FAKE_GPU_COUNT_MAX']}")
@@ -179,7 +188,6 @@ def _write_atomically(path: Path, content: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            # Every container of the machine writes to it, whatever its user.
             os.fchmod(file.fileno(), 0o666)
             os.fsync(file.fileno())
         Path(temporary).rename(path)
@@ -200,15 +208,36 @@ def read_usage(path: Path) -> tuple[FakeGpuUsage, ...]:
         os.close(descriptor)
 
 
+def reboot_machine(path: Path) -> None:
+    """Do to the machine at `path` what a reboot does: the same GPUs, and of what ran before nothing.
+
+    No memory is held, high-water marks are 0, and a GPU that was lost is there again. The file stays the same one, so
+    mounts of it need not be made again. Raises FakeMachineInUse when a living process still has an account (a reboot
+    comes after the end of all processes), FakeMachineInvalid.
+    """
+    descriptor = _open(path)
+    try:
+        _lock(descriptor)
+        gpus = _read(path, descriptor)
+        content = os.pread(descriptor, MACHINE_FILE_BYTES, 0)
+        pids = ", ".join(str(slot.pid) for slot in _living(descriptor, content))
+        if pids:
+            raise FakeMachineInUse(f"modelled machine {path}", f"is in use by {pids} (each in its own pid namespace)")
+        for index in range(len(gpus)):
+            _write_field(descriptor, index, "peak_used_bytes", 0)
+            _write_field(descriptor, index, "lost", 0)
+        os.pwrite(descriptor, bytes(MACHINE_FILE_BYTES - _SLOTS_OFFSET), _SLOTS_OFFSET)
+    finally:
+        os.close(descriptor)
+
+
 def reset_peak(path: Path) -> None:
     """Set every GPU's high-water mark to what it holds now. Raises FakeMachineInvalid."""
     descriptor = _open(path)
     try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+        _lock(descriptor)
         for index, gpu in enumerate(_read(path, descriptor)):
-            field = ffi.offsetof("struct fake_gpu", "peak_used_bytes")
-            offset = _GPUS_OFFSET + index * _SIZES["FAKE_GPU_BYTES"] + field
-            os.pwrite(descriptor, gpu.used_bytes.to_bytes(8, "little"), offset)
+            _write_field(descriptor, index, "peak_used_bytes", gpu.used_bytes)
     finally:
         os.close(descriptor)
 
@@ -223,8 +252,7 @@ def set_lost(path: Path, uuid: str, *, lost: bool) -> None:
         uuids = [gpu.uuid for gpu in _read(path, descriptor)]
         if uuid not in uuids:
             raise FakeMachineInvalid(f"modelled GPU {uuid}", f"is not in machine {path}")
-        offset = _GPUS_OFFSET + uuids.index(uuid) * _SIZES["FAKE_GPU_BYTES"] + ffi.offsetof("struct fake_gpu", "lost")
-        os.pwrite(descriptor, int(lost).to_bytes(4, sys.byteorder), offset)
+        _write_field(descriptor, uuids.index(uuid), "lost", int(lost))
     finally:
         os.close(descriptor)
 
@@ -236,6 +264,17 @@ def _open(path: Path) -> int:
         raise FakeMachineInvalid(f"modelled machine {path}", f"can not be opened: {error.strerror}") from error
 
 
+def _lock(descriptor: int) -> None:
+    """Wait for the lock of whoever changes accounts or high-water marks; it goes with the descriptor."""
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+
+
+def _write_field(descriptor: int, index: int, name: str, value: int) -> None:
+    field = dict(ffi.typeof("struct fake_gpu").fields)[name]
+    offset = _GPUS_OFFSET + index * _SIZES["FAKE_GPU_BYTES"] + field.offset
+    os.pwrite(descriptor, value.to_bytes(ffi.sizeof(field.type), sys.byteorder), offset)
+
+
 def _read(path: Path, descriptor: int) -> tuple[FakeGpuUsage, ...]:
     content = os.pread(descriptor, MACHINE_FILE_BYTES + 1, 0)
     if len(content) != MACHINE_FILE_BYTES or not content.startswith(_MAGIC):
@@ -244,9 +283,14 @@ def _read(path: Path, descriptor: int) -> tuple[FakeGpuUsage, ...]:
     if header.layout_version != _SIZES["FAKE_LAYOUT_VERSION"] or header.gpu_count > _SIZES["FAKE_GPU_COUNT_MAX"]:
         raise FakeMachineInvalid(f"modelled machine {path}", f"layout version {header.layout_version}")
     gpus: Any = ffi.cast("struct fake_gpu *", ffi.from_buffer(content) + _GPUS_OFFSET)
-    slots: Any = ffi.cast("struct fake_slot *", ffi.from_buffer(content) + _SLOTS_OFFSET)
-    alive = [slots[i] for i in range(_SIZES["FAKE_SLOT_COUNT"]) if slots[i].state and _is_held(descriptor, i)]
+    alive = _living(descriptor, content)
     return tuple(_usage(gpus[index], index, alive) for index in range(header.gpu_count))
+
+
+def _living(descriptor: int, content: bytes) -> list[Any]:
+    """Return the slots of living processes: pointers into `content`, which the caller keeps for as long as these."""
+    slots: Any = ffi.cast("struct fake_slot *", ffi.from_buffer(content) + _SLOTS_OFFSET)
+    return [slots[i] for i in range(_SIZES["FAKE_SLOT_COUNT"]) if slots[i].state and _is_held(descriptor, i)]
 
 
 def _usage(gpu: Any, index: int, alive: list[Any]) -> FakeGpuUsage:

@@ -1,8 +1,9 @@
 """The kubelet's DRA service, in both versions that kubelets speak.
 
 A gRPC error fails every claim of the call, so there is none: whatever goes wrong with a claim is that claim's answer,
-and its text goes into the pod's event. The two versions have the same messages on the wire, so there is one
-implementation, and the older version is a translation of bytes.
+and its text goes into the pod's event. The two versions have the same messages on the wire but for a device's share,
+which the older one skips as a field that it does not know. So there is one implementation, and the older version is a
+translation of bytes.
 """
 
 import logging
@@ -115,7 +116,7 @@ class DraService(api_pb2_grpc.DRAPluginServicer):
 
 
 class DraServiceV1Beta1(v1beta1_pb2_grpc.DRAPluginServicer):
-    """v1beta1.DRAPlugin: the same messages under another name."""
+    """v1beta1.DRAPlugin: the same service under another name."""
 
     def __init__(self, service: DraService) -> None:
         self._service = service

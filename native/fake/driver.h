@@ -56,7 +56,7 @@ struct fake_device {
     CUmemoryPool default_pool;
     CUmemoryPool current_pool;
 };
-/* Fill the table from the machine, FRACGPU_FAKE_VISIBLE and CUDA_VISIBLE_DEVICES; returns the count. */
+/* Fill the table with the visible GPUs that CUDA_VISIBLE_DEVICES lists, in its order; returns the count. */
 int devices_enumerate(void);
 int device_count(void);
 /* NULL for an ordinal that does not exist. */

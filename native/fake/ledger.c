@@ -1,11 +1,10 @@
 /* ledger.c: who holds how much of which GPU. The kernel owns liveness and the lock, so nothing survives a kill. */
 #define _GNU_SOURCE
 #include "machine.h"
+#include "procfs.h"
 
 #include <fcntl.h>
 #include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -140,23 +139,6 @@ int machine_processes(struct machine *machine, int gpu, struct machine_process *
     return count;
 }
 
-static uint64_t own_start_time(void)
-{
-    char text[1024];
-    FILE *file = fopen("/proc/self/stat", "re");
-    size_t length = file != NULL ? fread(text, 1, sizeof text - 1, file) : 0;
-    if (file != NULL) {
-        fclose(file);
-    }
-    text[length] = '\0';
-    /* Field 2 is the program's name in parentheses and may hold anything: count fields behind its last one. */
-    char *field = strrchr(text, ')');
-    for (int i = 2; field != NULL && i < 22; i++) {
-        field = strchr(field + 1, ' ');
-    }
-    return field != NULL ? strtoull(field, NULL, 10) : 0;
-}
-
 /* A description of its own, locked, mapped and closed: the mapping alone keeps the lock, no close() can lose it. */
 static bool hold_slot(struct machine *machine, struct fake_slot *slot)
 {
@@ -192,10 +174,9 @@ static enum machine_status claim_slot(struct machine *machine)
         if (!hold_slot(machine, slot)) {
             return MACHINE_BROKEN;
         }
-        struct stat st;
         slot->pid = (int32_t)getpid();
-        slot->start_time_ticks = own_start_time();
-        slot->pid_namespace_inode = stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0;
+        slot->start_time_ticks = procfs_start_time("self");
+        slot->pid_namespace_inode = procfs_pid_namespace("self");
         __atomic_store_n(&slot->state, FAKE_SLOT_LIVE, __ATOMIC_RELEASE);
         machine->own = slot;
         return MACHINE_OK;

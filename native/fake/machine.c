@@ -1,4 +1,4 @@
-/* machine.c: mapping of the hardware file and which of its GPUs this process may see. */
+/* machine.c: mapping of the hardware file. */
 #define _GNU_SOURCE
 #include "machine.h"
 
@@ -85,32 +85,4 @@ void machine_close(struct machine *machine)
     }
     free(machine->path);
     *machine = (struct machine)MACHINE_INITIALISER;
-}
-
-static bool minor_listed(const char *list, uint32_t minor)
-{
-    for (const char *p = list; *p != '\0';) {
-        char *end;
-        unsigned long value = strtoul(p, &end, 10);
-        if (end == p) {
-            return false;
-        }
-        if (value == minor) {
-            return true;
-        }
-        p = *end == ',' ? end + 1 : end;
-    }
-    return false;
-}
-
-int machine_visible(const struct machine *machine, int indices[FAKE_GPU_COUNT_MAX])
-{
-    const char *list = getenv("FRACGPU_FAKE_VISIBLE");
-    int count = 0;
-    for (int i = 0; i < machine->gpu_count; i++) {
-        if (list == NULL || minor_listed(list, machine->gpus[i].minor)) {
-            indices[count++] = i;
-        }
-    }
-    return count;
 }

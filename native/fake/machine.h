@@ -39,7 +39,11 @@ struct machine {
 enum machine_status machine_open(struct machine *machine);
 void machine_close(struct machine *machine);
 
-/* Indices of the GPUs whose minor numbers FRACGPU_FAKE_VISIBLE lists (all when unset), in file order. */
+/* 0, or the errno with which opening the control node fails: FRACGPU_FAKE_DEVICES is set, and the driver is out of
+ * this process's reach. */
+int machine_control_error(void);
+/* Indices of the GPUs, in file order, whose minor numbers FRACGPU_FAKE_VISIBLE lists and whose nodes in the directory
+ * FRACGPU_FAKE_DEVICES this process may use. A variable that is not set restricts nothing. */
 int machine_visible(const struct machine *machine, int indices[FAKE_GPU_COUNT_MAX]);
 
 /* Add to what this process holds on a GPU; exact under concurrency: refused only if it does not fit. */

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "nvml.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,16 +28,38 @@ static void enumerate(void)
     }
 }
 
+/*
+ * Reach the driver through its control node. The codes are NVML's: without the node there is no driver; bits that keep
+ * a user out are a matter of permission; what the devices cgroup refuses NVML calls unknown (seen in containers that it
+ * kept out: github.com/NVIDIA/nvidia-docker issue 1182).
+ */
+static nvmlReturn reach_driver(void)
+{
+    NVML_REQUIRE(machine_open(&nvml_machine) == MACHINE_OK, NVML_ERROR_DRIVER_NOT_LOADED);
+    switch (machine_control_error()) {
+    case 0:
+        return NVML_SUCCESS;
+    case EACCES:
+        return NVML_ERROR_NO_PERMISSION;
+    case EPERM:
+        return NVML_ERROR_UNKNOWN;
+    default:
+        return NVML_ERROR_DRIVER_NOT_LOADED;
+    }
+}
+
 /* The machine stays mapped when the last session ends: another thread may still be reading it. */
 NVMLAPI nvmlReturn nvmlInitWithFlags(unsigned flags)
 {
     NVML_REQUIRE((flags & ~INIT_FLAGS) == 0, NVML_ERROR_INVALID_ARGUMENT);
-    nvmlReturn rc = NVML_SUCCESS;
     pthread_mutex_lock(&lock);
-    if (machine_open(&nvml_machine) != MACHINE_OK) {
-        rc = NVML_ERROR_DRIVER_NOT_LOADED;
-    } else if (__atomic_fetch_add(&sessions, 1, __ATOMIC_ACQ_REL) == 0) {
-        enumerate();
+    bool first = __atomic_load_n(&sessions, __ATOMIC_ACQUIRE) == 0;
+    nvmlReturn rc = first ? reach_driver() : NVML_SUCCESS;
+    if (rc == NVML_SUCCESS) {
+        if (first) {
+            enumerate();
+        }
+        __atomic_fetch_add(&sessions, 1, __ATOMIC_ACQ_REL);
     }
     pthread_mutex_unlock(&lock);
     return rc;

@@ -27,7 +27,4 @@ nvmlReturn nvml_check(nvmlDevice device);
 /* Copy a text into a caller's buffer, NVML_ERROR_INSUFFICIENT_SIZE if it does not fit. */
 nvmlReturn nvml_text(char *buffer, unsigned length, const char *text);
 
-/* The process's id in our own pid namespace, as a driver outside of all of them would tell it. */
-int nvml_translate_pid(const struct machine_process *process);
-
 #endif /* FAKE_NVML_H */

@@ -1,39 +1,26 @@
 /* nvml_process.c: which processes use a device, in every layout that callers may ask for. */
 #define _GNU_SOURCE
 #include "nvml.h"
+#include "procfs.h"
 
 #include <ctype.h>
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-static bool in_namespace(const char *pid, uint64_t inode)
+/*
+ * Is /proc/<pid> this process? The namespace and the id in it say so, but another user's namespaces are not for
+ * everybody to read; then the id and the time of the start must do.
+ */
+static bool is_process(const char *pid, const struct machine_process *process)
 {
-    char path[64];
-    struct stat st;
-    snprintf(path, sizeof path, "/proc/%.20s/ns/pid", pid);
-    return stat(path, &st) == 0 && (uint64_t)st.st_ino == inode;
-}
-
-/* The last number of the NSpid line: the id in the innermost namespace. */
-static int innermost_pid(const char *pid)
-{
-    char path[64], line[256];
-    int found = -1;
-    snprintf(path, sizeof path, "/proc/%.20s/status", pid);
-    FILE *file = fopen(path, "re");
-    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
-        if (strncmp(line, "NSpid:", 6) == 0) {
-            const char *last = strrchr(line, '\t');
-            found = last != NULL ? atoi(last + 1) : -1;
-        }
+    uint64_t pid_namespace = procfs_pid_namespace(pid);
+    if (pid_namespace != 0 && pid_namespace != process->pid_namespace_inode) {
+        return false;
     }
-    if (file != NULL) {
-        fclose(file);
-    }
-    return found;
+    return procfs_innermost_pid(pid) == process->pid &&
+           (pid_namespace != 0 || procfs_start_time(pid) == process->start_time_ticks);
 }
 
 static int search_proc(const struct machine_process *process)
@@ -41,9 +28,7 @@ static int search_proc(const struct machine_process *process)
     DIR *proc = opendir("/proc");
     int found = -1;
     for (struct dirent *entry; found < 0 && proc != NULL && (entry = readdir(proc)) != NULL;) {
-        if (isdigit((unsigned char)entry->d_name[0]) &&
-            in_namespace(entry->d_name, process->pid_namespace_inode) &&
-            innermost_pid(entry->d_name) == process->pid) {
+        if (isdigit((unsigned char)entry->d_name[0]) && is_process(entry->d_name, process)) {
             found = atoi(entry->d_name);
         }
     }
@@ -53,13 +38,32 @@ static int search_proc(const struct machine_process *process)
     return found;
 }
 
-int nvml_translate_pid(const struct machine_process *process)
+/*
+ * The process's id in our own pid namespace, -1 when it has none there: the driver does not name a process to who
+ * could not see it (NVIDIA's open kernel modules, _gpuConvertPid). Where a /proc is missing nothing can be told apart.
+ */
+static int translate_pid(const struct machine_process *process)
 {
-    if (process->pid_namespace_inode == 0 || in_namespace("self", process->pid_namespace_inode)) {
+    uint64_t own = procfs_pid_namespace("self");
+    if (process->pid_namespace_inode == 0 || own == 0 || own == process->pid_namespace_inode) {
         return process->pid;
     }
-    int translated = search_proc(process);
-    return translated >= 0 ? translated : process->pid;
+    return search_proc(process);
+}
+
+/* The processes that this one may know of, with their ids here; returns how many. */
+static unsigned known_processes(int gpu, struct machine_process processes[FAKE_SLOT_COUNT])
+{
+    int count = machine_processes(&nvml_machine, gpu, processes, FAKE_SLOT_COUNT);
+    unsigned known = 0;
+    for (int i = 0; i < count; i++) {
+        struct machine_process process = processes[i];
+        process.pid = translate_pid(&process);
+        if (process.pid >= 0) {
+            processes[known++] = process;
+        }
+    }
+    return known;
 }
 
 static void put_v1(void *infos, unsigned index, unsigned pid, uint64_t used)
@@ -81,10 +85,10 @@ static nvmlReturn running(nvmlDevice device, unsigned *count, void *infos, put_f
     NVML_REQUIRE(count != NULL && (infos != NULL || *count == 0), NVML_ERROR_INVALID_ARGUMENT);
     struct machine_process processes[FAKE_SLOT_COUNT];
     unsigned capacity = *count;
-    *count = (unsigned)machine_processes(&nvml_machine, device->gpu, processes, FAKE_SLOT_COUNT);
+    *count = known_processes(device->gpu, processes);
     NVML_REQUIRE(*count <= capacity, NVML_ERROR_INSUFFICIENT_SIZE);
     for (unsigned i = 0; i < *count; i++) {
-        put(infos, i, (unsigned)nvml_translate_pid(&processes[i]), processes[i].used_bytes);
+        put(infos, i, (unsigned)processes[i].pid, processes[i].used_bytes);
     }
     return NVML_SUCCESS;
 }

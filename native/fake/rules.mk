@@ -12,7 +12,7 @@ endif
 CFLAGS ?= -std=c11 -O2 -g -fPIC -fvisibility=hidden -fno-sanitize=all -Wall -Wextra -Werror
 SAN_CC ?= gcc -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all
 
-FAKE_MACHINE_SOURCES := $(addprefix $(FAKE_DIR)/, ledger.c machine.c)
+FAKE_MACHINE_SOURCES := $(addprefix $(FAKE_DIR)/, ledger.c machine.c procfs.c visible.c)
 FAKE_CUDA_SOURCES := $(FAKE_MACHINE_SOURCES) $(addprefix $(FAKE_DIR)/, \
     absent.c access.c attributes.c backing.c context.c copy.c device.c driver.c errors.c export_table.c fill.c host.c \
     memory.c module.c pointer.c pool.c proc_address.c ranges.c segments.c stream.c symbols.c vmm.c)

@@ -108,7 +108,8 @@ def _devices(
             pool_name=device.pool_name,
             device_name=device.device_name,
             cdi_device_ids=tuple(device.cdi_device_ids),
-            share_id=device.share_id,
+            # Nobody tells a kubelet of the share over v1beta1.
+            share_id=getattr(device, "share_id", ""),
         )
         for device in answer.devices
     )

@@ -118,7 +118,7 @@ class Device(_message.Message):
     pool_name: _builtins.str
     device_name: _builtins.str
     share_id: _builtins.str
-    """Which share of the device, where the device has several allocations."""
+    """Which share of the device, where the device has several allocations. Kubelets of 1.34 skip it."""
     @_builtins.property
     def request_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Requests of the claim that this device answers, without the "/sub" part; none means all requests."""

@@ -84,11 +84,11 @@ class DeviceHealth(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     health: Global___HealthStatus.ValueType
     last_updated_time: _builtins.int
-    """When the plugin last looked, in Unix seconds."""
+    """When the plugin last looked, in Unix seconds. The kubelet overwrites it with the time of arrival."""
     health_check_timeout_seconds: _builtins.int
-    """After how many seconds without a new entry the kubelet reads this one as UNKNOWN; 0 means the kubelet's default."""
+    """After how many seconds without a new entry the kubelet reads this one as UNKNOWN; 0 means its default of 30."""
     message: _builtins.str
-    """For people; the kubelet cuts it at 1024 characters."""
+    """For people; the kubelet cuts it at 1024 bytes."""
     @_builtins.property
     def device(self) -> Global___DeviceIdentifier: ...
     def __init__(

@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -200,6 +201,42 @@ static void forks(void)
     OK(cuMemFree_v2(address));
 }
 
+/* Links to /dev/null stand for nodes that open; what bits and cgroups do to real ones is for tests with privileges. */
+static void link_node(const char *directory, const char *name)
+{
+    char path[64];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    CHECK(symlink("/dev/null", path) == 0);
+}
+
+static void unlink_node(const char *directory, const char *name)
+{
+    char path[64];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    CHECK(unlink(path) == 0);
+}
+
+/* cuInit looks for nodes until it has succeeded: without any it has not. The directory goes, what was seen stays. */
+static void device_nodes(void)
+{
+    static char endless[2 * PATH_MAX];
+    char directory[] = "/tmp/fake-selftest-XXXXXX";
+    CHECK(mkdtemp(directory) != NULL);
+    memset(endless, 'x', sizeof endless - 1);
+    setenv("FRACGPU_FAKE_DEVICES", endless, 1);
+    CHECK(cuInit(0) == CUDA_ERROR_NO_DEVICE);
+    setenv("FRACGPU_FAKE_DEVICES", directory, 1);
+    CHECK(cuInit(0) == CUDA_ERROR_NO_DEVICE);
+    link_node(directory, "nvidia0");
+    CHECK(cuInit(0) == CUDA_ERROR_NO_DEVICE);
+    link_node(directory, "nvidiactl");
+    OK(cuInit(0));
+    unlink_node(directory, "nvidia0");
+    unlink_node(directory, "nvidiactl");
+    CHECK(rmdir(directory) == 0);
+    OK(cuInit(0));
+}
+
 int main(void)
 {
     char path[] = "/tmp/fake-selftest-XXXXXX";
@@ -212,7 +249,7 @@ int main(void)
     CUcontext context;
     CUdeviceptr address;
     CHECK(cuMemAlloc_v2(&address, 1) == CUDA_ERROR_NOT_INITIALIZED);
-    OK(cuInit(0));
+    device_nodes();
     OK(cuDevicePrimaryCtxRetain(&context, 0));
     OK(cuCtxSetCurrent(context));
     ordinary_memory();

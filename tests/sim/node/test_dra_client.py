@@ -1,0 +1,70 @@
+"""What the node makes of a plugin's answer, in each version of the service."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import grpc
+import pytest
+
+from fracgpu.proto.dra.v1 import api_pb2 as v1_pb2
+from fracgpu.proto.dra.v1 import api_pb2_grpc as v1_grpc
+from fracgpu.proto.dra.v1beta1 import api_pb2 as v1beta1_pb2
+from fracgpu.proto.dra.v1beta1 import api_pb2_grpc as v1beta1_grpc
+from fracgpu.sim.node.dra_client import ClaimRef, PreparedDevice, node_prepare
+from fracgpu.sim.node.registration import RegisteredPlugin
+
+CLAIM = ClaimRef(namespace="ns", name="c", uid="u")
+
+
+@contextmanager
+def plugin(path: Path, messages: ModuleType, services: ModuleType) -> Iterator[None]:
+    """Serve what a plugin of ours serves: one device with a share, as bytes of v1 whatever the version."""
+
+    class Plugin(services.DRAPluginServicer):  # type: ignore[misc,name-defined]
+        def NodePrepareResources(self, request: Any, _context: Any) -> Any:  # noqa: N802
+            device = v1_pb2.Device(request_names=["g"], pool_name="n", device_name="d", share_id="s")
+            answer = v1_pb2.NodePrepareResourcesResponse(
+                claims={claim.uid: v1_pb2.NodePrepareResourceResponse(devices=[device]) for claim in request.claims}
+            )
+            return messages.NodePrepareResourcesResponse.FromString(answer.SerializeToString())
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    services.add_DRAPluginServicer_to_server(Plugin(), server)
+    server.add_insecure_port(f"unix://{path}")
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop(None).wait()
+
+
+@pytest.mark.parametrize(
+    ("service", "messages", "services", "share"),
+    [
+        ("v1.DRAPlugin", v1_pb2, v1_grpc, "s"),
+        ("v1beta1.DRAPlugin", v1beta1_pb2, v1beta1_grpc, ""),
+    ],
+    ids=["v1", "v1beta1"],
+)
+def test_a_share_is_told_in_v1_only(
+    tmp_path_factory: pytest.TempPathFactory, service: str, messages: ModuleType, services: ModuleType, share: str
+) -> None:
+    path = tmp_path_factory.mktemp("s") / "dra.sock"
+    with plugin(path, messages, services):
+        devices = node_prepare(RegisteredPlugin(driver="driver", endpoint=str(path), service=service), [CLAIM])
+    assert devices == {
+        "u": (
+            PreparedDevice(
+                driver="driver",
+                request_names=("g",),
+                pool_name="n",
+                device_name="d",
+                cdi_device_ids=(),
+                share_id=share,
+            ),
+        )
+    }
