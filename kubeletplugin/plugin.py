@@ -1,8 +1,9 @@
 """All parts of the plugin, wired in one place, started and stopped in the right order.
 
-Nothing is published before the sockets listen, because pods come as soon as there is a slice. At the end the
-registration socket goes first, then calls in progress finish, then the loops stop. Slice, CDI specs, checkpoint and
-running pods stay as they are: the kubelet removes the slice of a plugin that stays away.
+Nothing is published before the kubelet has registered the plugin: pods come as soon as there is a slice, and one whose
+Prepare fails, for want of a plugin or otherwise, is tried again after a minute or more. At the end the registration
+socket goes first, then calls in progress finish, then the loops stop. Slice, CDI specs, checkpoint and running pods
+stay as they are: the kubelet removes the slice of a plugin that stays away.
 """
 
 import logging
@@ -13,6 +14,7 @@ from typing import Final
 
 import grpc
 
+from fracgpu.driver.gpu import Gpu
 from fracgpu.kubeletplugin.api.kubernetes_cluster import KubernetesCluster
 from fracgpu.kubeletplugin.background import Background, Wait
 from fracgpu.kubeletplugin.gpus.deadline_inventory import DeadlineInventory
@@ -79,15 +81,22 @@ class Plugin:
             library_digest=self._preparer.library_digest,
             removed=self._telemetry.metrics.swept,
         )
-        self._servers = PluginServers(options, self._add_services, HealthService(self._monitor, pool=options.node_name))
+        self._servers = PluginServers(
+            options,
+            self._add_services,
+            HealthService(self._monitor, pool=options.node_name),
+            on_registered=self._publisher.wake,
+        )
 
     def start(self) -> None:
-        """Listen, then publish. Raises FracgpuError or OSError; what has started by then goes with `stop`."""
+        """Listen, and publish once registered.
+
+        Raises FracgpuError or OSError; what has started by then goes with `stop`.
+        """
         self._closing.callback(self._background.stop)
         self._closing.callback(self._servers.stop)
         self._telemetry.serve(registered=self._servers.registration.registered.is_set, slices=self._publisher)
         self._servers.start()
-        # Only now: pods come as soon as there is a slice.
         self._run("sockets", self._servers.run)
         self._run("health", self._monitor.run)
         self._run("slices", self._publisher.run, wake=self._publisher.wake)
@@ -106,7 +115,7 @@ class Plugin:
         self._publisher = SlicePublisher(
             options=self._options,
             cluster=self._cluster,
-            gpus=self._monitor.gpus,
+            gpus=self._known_gpus,
             on_write=self._telemetry.metrics.slice_written,
             tracer=self._telemetry.tracer,
         )
@@ -117,6 +126,10 @@ class Plugin:
             on_change=self._publisher.wake,
             expected=self._publisher.expected,
         )
+
+    def _known_gpus(self) -> tuple[Gpu, ...] | None:
+        """Return what is to be published, None while the slice is to stay as it is."""
+        return self._monitor.gpus() if self._servers.registration.registered.is_set() else None
 
     def _make_proof_parts(self) -> None:
         checkpoints = CheckpointStore(self._options.state_dir / CHECKPOINT_FILE, Files())

@@ -63,14 +63,20 @@ class ClaimStatusApi(Protocol):
     def get_claim(self, namespace: str, name: str) -> Json:
         """Return a ResourceClaim."""
 
-    def patch_claim_status(self, namespace: str, name: str, patch: Json) -> None:
-        """Merge `patch` into a ResourceClaim's status; refused as a Conflict if its resourceVersion is not current."""
+    def patch_claim_status(self, namespace: str, name: str, patch: Json) -> Json:
+        """Merge `patch` into a ResourceClaim's status and return the claim as stored.
+
+        Refused as a Conflict if its resourceVersion is not current.
+        """
 
     def get_claim_message(self, namespace: str, name: str) -> ResourceClaim:
         """Return a ResourceClaim as the API server's protobuf, opaque parameters to the byte."""
 
-    def replace_claim_status_message(self, claim: ResourceClaim) -> None:
-        """Replace the status of a ResourceClaim whose metadata.resourceVersion still holds, over protobuf."""
+    def replace_claim_status_message(self, claim: ResourceClaim) -> ResourceClaim:
+        """Replace the status of a ResourceClaim whose metadata.resourceVersion still holds, over protobuf.
+
+        Returns the claim as stored.
+        """
 
     def create_event(self, namespace: str, body: Json) -> None:
         """Create an Event of core/v1."""

@@ -91,20 +91,21 @@ class KubernetesCluster:
         """Delete a ResourceSlice."""
         self._transport.json("DELETE", f"{_SLICES}/{quote(name)}")
 
-    def patch_claim_status(self, namespace: str, name: str, patch: Json) -> None:
-        """Merge `patch` into a ResourceClaim's status."""
+    def patch_claim_status(self, namespace: str, name: str, patch: Json) -> Json:
+        """Merge `patch` into a ResourceClaim's status and return the claim as stored."""
         path = f"{_claim_path(namespace, name)}/status"
-        self._transport.json("PATCH", path, body=patch, content_type=MERGE_PATCH)
+        return self._transport.json("PATCH", path, body=patch, content_type=MERGE_PATCH)
 
     def get_claim_message(self, namespace: str, name: str) -> ResourceClaim:
         """Return a ResourceClaim as the API server's protobuf, opaque parameters to the byte."""
         path = _claim_path(namespace, name)
         return _unwrap(path, self._transport.exchange("GET", path, accept=PROTOBUF))
 
-    def replace_claim_status_message(self, claim: ResourceClaim) -> None:
+    def replace_claim_status_message(self, claim: ResourceClaim) -> ResourceClaim:
         """Replace the status of a ResourceClaim whose metadata.resourceVersion still holds, over protobuf."""
         path = f"{_claim_path(claim.metadata.namespace, claim.metadata.name)}/status"
-        self._transport.exchange("PUT", path, _wrap(claim), content_type=PROTOBUF, accept=PROTOBUF)
+        answer = self._transport.exchange("PUT", path, _wrap(claim), content_type=PROTOBUF, accept=PROTOBUF)
+        return _unwrap(path, answer)
 
     def create_event(self, namespace: str, body: Json) -> None:
         """Create an Event of core/v1."""

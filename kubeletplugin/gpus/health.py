@@ -37,9 +37,9 @@ class HealthMonitor:
         self._listeners: list[Callable[[], None]] = []
         self._clock = clock
         self._look_seconds = look_seconds
-        self._changed = threading.Condition()
+        self._looked = threading.Condition()
         self._latest = NodeHealth()
-        self._changes = 0
+        self._looks = 0
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Have `listener` called after each change of what is known, from the thread that looks."""
@@ -65,18 +65,17 @@ class HealthMonitor:
         first = not before.looked_at
         changed = first or not after.says_the_same(before)
         _log_changes(before, after)
-        with self._changed:
+        with self._looked:
             self._latest = after
-            if changed:
-                self._changes += 1
-                self._changed.notify_all()
+            self._looks += 1
+            self._looked.notify_all()
         if changed:
             self._tell()
 
     def latest(self) -> tuple[NodeHealth, int]:
-        """Return what is known now, and the number of changes so far, for `wait_for_change`."""
-        with self._changed:
-            return self._latest, self._changes
+        """Return what is known now, and the number of looks so far, for `wait_for_look`."""
+        with self._looked:
+            return self._latest, self._looks
 
     def gpus(self) -> tuple[Gpu, ...] | None:
         """Return the GPUs to publish, those that do not answer as unhealthy; None while nothing is known yet.
@@ -87,18 +86,18 @@ class HealthMonitor:
         latest, _ = self.latest()
         return latest.gpus if latest.answered or latest.silent else None
 
-    def wait_for_change(self, changes: int, timeout_seconds: float, *, unless: Callable[[], bool]) -> None:
-        """Return when there were more than `changes` changes, when `unless` holds, or after the timeout.
+    def wait_for_look(self, looks: int, *, unless: Callable[[], bool]) -> None:
+        """Return when there were more than `looks` looks, or when `unless` holds.
 
         `unless` is looked at before the wait and at every `interrupt`.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._changes != changes or unless(), timeout_seconds)
+        with self._looked:
+            self._looked.wait_for(lambda: self._looks != looks or unless())
 
     def interrupt(self) -> None:
-        """Make every `wait_for_change` look at its `unless`."""
-        with self._changed:
-            self._changed.notify_all()
+        """Make every `wait_for_look` look at its `unless`."""
+        with self._looked:
+            self._looked.notify_all()
 
     def _tell(self) -> None:
         for listener in self._listeners:

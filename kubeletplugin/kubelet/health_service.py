@@ -1,11 +1,16 @@
-"""The kubelet's health stream: complete lists, at once, on every change, and before any entry grows too old.
+"""The kubelet's health stream: complete lists, at once and after every look at the GPUs.
 
-The kubelet reads an entry that is older than its timeout as unknown, so the list is sent again every half of it.
+The kubelet reads an entry that it has not heard again within its timeout as unknown, counted from when it arrived, so a
+list is sent when there was a look and only then: one that was sent by a timer would keep GPUs healthy at which nobody
+looks any more. And when a stream of the driver ends, it forgets what all of its instances said: in a rolling update the
+list of the instance that stays has to come again soon.
+
 Kubelets of 1.36 ask for v1alpha1, later ones for v1; the messages are the same on the wire, so there is one
 implementation, and the older version is a translation of bytes. A watcher holds a thread of the server for as long as
 it watches: their number is limited, so that Prepare always finds a thread.
 
-Source: KEP-4680 (resource health in pod status), k8s.io/kubelet/pkg/apis/dra-health.
+Source: KEP-4680 (resource health in pod status), k8s.io/kubelet/pkg/apis/dra-health; pkg/kubelet/cm/dra/healthinfo.go
+of Kubernetes 1.36.3.
 """
 
 import threading
@@ -25,7 +30,7 @@ HEALTH_VERSIONS: Final = ("v1alpha1.DRAResourceHealth", "v1.DRAResourceHealth")
 # A kubelet opens one stream per plugin instance; beside it there may be people with grpcurl.
 MOST_WATCHERS: Final = 8
 TIMEOUT_SECONDS: Final = 30
-# The kubelet cuts at as many characters; bytes are at least as many.
+# The kubelet cuts at as many bytes, be it in the middle of a character.
 _MAX_MESSAGE_BYTES: Final = 1024
 
 
@@ -66,11 +71,11 @@ class HealthService(api_pb2_grpc.DRAResourceHealthServicer):
 
     def _lists(self, ended: Callable[[], bool]) -> Iterator[api_pb2.NodeWatchResourcesResponse]:
         while not ended():
-            health, changes = self._monitor.latest()
+            health, looks = self._monitor.latest()
             # Before the first look an empty list would say that there are no GPUs.
             if health.looked_at:
                 yield self._response(health)
-            self._monitor.wait_for_change(changes, self._timeout_seconds / 2, unless=ended)
+            self._monitor.wait_for_look(looks, unless=ended)
 
     def _response(self, health: NodeHealth) -> api_pb2.NodeWatchResourcesResponse:
         return api_pb2.NodeWatchResourcesResponse(

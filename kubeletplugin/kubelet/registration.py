@@ -52,8 +52,9 @@ _LONGEST_RETRY_SECONDS: Final = 60.0
 class RegistrationService(api_pb2_grpc.RegistrationServicer):
     """Answers the kubelet's two questions."""
 
-    def __init__(self, endpoint: Path) -> None:
+    def __init__(self, endpoint: Path, on_registered: Callable[[], None] = lambda: None) -> None:
         self._endpoint = endpoint
+        self._on_registered = on_registered
         self.registered = threading.Event()
         self.refused = threading.Event()
 
@@ -78,6 +79,7 @@ class RegistrationService(api_pb2_grpc.RegistrationServicer):
             self.refused.clear()
             self.registered.set()
             _LOG.info("registered with the kubelet")
+            self._on_registered()
         else:
             self.registered.clear()
             self.refused.set()
@@ -96,13 +98,17 @@ class PluginServers:
         *,
         files: Files | None = None,
         clock: Callable[[], float] = time.monotonic,
+        on_registered: Callable[[], None] = lambda: None,
     ) -> None:
-        """`add_services` registers the DRA service on a server, each time that one is made."""
+        """`add_services` registers the DRA service on a server, each time that one is made.
+
+        `on_registered` is called each time that the kubelet has taken the plugin, in a thread of the server's.
+        """
         self._options = options
         self._health = health
         self._files = files or Files()
         self._clock = clock
-        self.registration = RegistrationService(dra_socket(options).path)
+        self.registration = RegistrationService(dra_socket(options).path, on_registered)
 
         def add_all(server: grpc.Server) -> None:
             add_services(server)

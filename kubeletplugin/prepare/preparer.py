@@ -27,6 +27,7 @@ from fracgpu.kubeletplugin.prepare.files import Files
 from fracgpu.kubeletplugin.prepare.interceptor_store import InterceptorStore
 from fracgpu.kubeletplugin.prepare.node_lock import node_lock
 from fracgpu.kubeletplugin.prepare.outcome import PreparedClaim, ReleasedClaim
+from fracgpu.kubeletplugin.prepare.patient_read import read_patiently
 from fracgpu.kubeletplugin.prepare.plan import NodeFacts, plan_prepare
 from fracgpu.kubeletplugin.tracing import about, step
 
@@ -119,7 +120,7 @@ class ClaimPreparer:
         deadline.check(str(ref), "waiting for its turn")
         try:
             with step("read-claim"):
-                raw = self._cluster.get_claim(ref.namespace, ref.name, timeout_seconds=deadline.remaining_seconds)
+                raw = read_patiently(self._cluster, ref, deadline)
         except NotFound as error:
             raise ClaimInvalid(str(ref), "does not exist", remedy="delete the pod, its claim is gone") from error
         deadline.check(str(ref), "the API server")

@@ -24,9 +24,14 @@ _ATTEMPTS: Final = 4
 
 
 class Outcome(StrEnum):
-    """How a write ended. GONE: the claim was deleted, deallocated, or is another one of that name."""
+    """How a write ended.
+
+    GONE: the claim was deleted, deallocated, or is another one of that name. DROPPED: the API server took the write and
+    kept nothing of it, as it does where the feature gate DRAResourceClaimDeviceStatus is off.
+    """
 
     WRITTEN = "written"
+    DROPPED = "dropped"
     UNCHANGED = "unchanged"
     GONE = "gone"
     CONFLICT = "conflict"
@@ -89,11 +94,11 @@ class ClaimWriter:
         patch = {"metadata": {"resourceVersion": version}, "status": {"devices": devices}}
         kill_point("patch claim status")
         try:
-            self._cluster.patch_claim_status(ref.namespace, ref.name, patch)
+            stored = self._cluster.patch_claim_status(ref.namespace, ref.name, patch)
         except Immutable:
             self._by_message.add(ref.uid)
             return self._write_message(ref, reports, now)
-        return Outcome.WRITTEN
+        return Outcome.WRITTEN if (stored.get("status") or {}).get("devices") else Outcome.DROPPED
 
     def _write_message(self, ref: ClaimRef, reports: Sequence[DeviceReport], now: datetime) -> Outcome:
         message = self._cluster.get_claim_message(ref.namespace, ref.name)
@@ -102,8 +107,8 @@ class ClaimWriter:
         if not update_message(message, reports, now):
             return Outcome.UNCHANGED
         kill_point("replace claim status")
-        self._cluster.replace_claim_status_message(message)
-        return Outcome.WRITTEN
+        stored = self._cluster.replace_claim_status_message(message)
+        return Outcome.WRITTEN if stored.status.devices else Outcome.DROPPED
 
 
 def _others_have_data(devices: Sequence[dict[str, Any]]) -> bool:

@@ -28,7 +28,9 @@ CHANGES_PER_SECOND: Final = 1 / 30
 CHANGES_AT_ONCE: Final = 6.0
 
 _Reports = tuple[DeviceReport, ...]
-_DONE: Final = (Outcome.WRITTEN, Outcome.UNCHANGED)
+# What is dropped is as good as written: more attempts would change nothing, and events still tell of bad news.
+_WRITTEN: Final = (Outcome.WRITTEN, Outcome.DROPPED)
+_DONE: Final = (*_WRITTEN, Outcome.UNCHANGED)
 _LASTING: Final = (Outcome.FORBIDDEN, Outcome.REFUSED, Outcome.GONE)
 
 
@@ -87,7 +89,7 @@ class ClaimPace:
             if self.written is not None and _verdicts(reports) != _verdicts(self.written):
                 self.changes.take(now)
             # An unchanged claim still says what was written before: from there on changes are measured.
-            if outcome is Outcome.WRITTEN or self.written is None or _verdicts(reports) != _verdicts(self.written):
+            if outcome in _WRITTEN or self.written is None or _verdicts(reports) != _verdicts(self.written):
                 self.written = reports
             self.written_at, self.failures = now, 0
             self.not_before = now + MIN_SECONDS

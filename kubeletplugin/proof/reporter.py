@@ -18,7 +18,7 @@ from fracgpu.kubeletplugin.background import Wait
 from fracgpu.kubeletplugin.errors import ClusterError
 from fracgpu.kubeletplugin.prepare.claim import ClaimRef
 from fracgpu.kubeletplugin.proof.claim_writer import ClaimWriter, Outcome, WriteResult
-from fracgpu.kubeletplugin.proof.device_status import DeviceReport, make_reports
+from fracgpu.kubeletplugin.proof.device_status import DeviceReport, make_reports, updated_devices
 from fracgpu.kubeletplugin.proof.events import enforcement_events
 from fracgpu.kubeletplugin.proof.members import ClaimConsumers
 from fracgpu.kubeletplugin.proof.observation import AllocationObservation, NodeObservation
@@ -34,6 +34,14 @@ _RIGHTS: Final = (
     f"allow associated-node:patch and associated-node:update on resourceclaims/driver {DRIVER_NAME}, "
     "get on resourceclaims, patch and update on resourceclaims/status, with a token that is bound to a pod of this node"
 )
+# What is wrong with all claims alike, in words where the API server has none, and its remedy.
+_OF_ALL: Final[Mapping[str, tuple[str, str]]] = {
+    Outcome.FORBIDDEN: ("", _RIGHTS),
+    Outcome.DROPPED: (
+        "the API server keeps nothing of status.devices",
+        "enable the feature gate DRAResourceClaimDeviceStatus; limits hold, events and metrics say the same",
+    ),
+}
 
 OutcomeListener = Callable[[ClaimRef, Outcome], None]
 """Is told of every attempt to write; for metrics."""
@@ -102,22 +110,30 @@ class StatusReporter:
         with claim_operation(self._tracer, "status.write", ref) as current:
             result = self._writer.write(ref, reports)
             current.ended(result.outcome.value)
+        former = self._paces[ref.uid].written
         self._paces[ref.uid].record(result.outcome, reports, self._clock())
         if result.claim is not None:
             self._consumers.learn(ref.uid, result.claim)
         self._complain(ref, result, fields)
-        if result.outcome is Outcome.WRITTEN and result.claim is not None:
-            for event in enforcement_events(ref, result.claim, reports, node_name=self._node_name, now=self._now()):
+        if result.outcome in (Outcome.WRITTEN, Outcome.DROPPED) and result.claim is not None:
+            claim = self._as_told(result.claim, former) if result.outcome is Outcome.DROPPED else result.claim
+            for event in enforcement_events(ref, claim, reports, node_name=self._node_name, now=self._now()):
                 self._tell(ref, event, fields)
         self._on_outcome(ref, result.outcome)
 
+    def _as_told(self, claim: Json, former: tuple[DeviceReport, ...] | None) -> Json:
+        """Return the claim with the entries that it would have if what was reported before had been kept."""
+        devices = updated_devices(claim, former, self._now()) if former else None
+        return {**claim, "status": {**claim["status"], "devices": devices}} if devices else claim
+
     def _complain(self, ref: ClaimRef, result: WriteResult, fields: Mapping[str, str]) -> None:
-        """Log what keeps a status from being written: missing rights once for all claims, the rest once for each."""
+        """Log what keeps a status from being written: of all claims once for all of them, of one once for each."""
         if result.outcome is Outcome.WRITTEN:
-            self._complained -= {ref.uid, Outcome.FORBIDDEN}
-        if result.outcome is Outcome.FORBIDDEN and Outcome.FORBIDDEN not in self._complained:
-            self._complained.add(Outcome.FORBIDDEN)
-            _LOG.warning("claims not reported on", extra={"error": result.error, "remedy": _RIGHTS})
+            self._complained -= {ref.uid, *_OF_ALL}
+        if result.outcome in _OF_ALL and result.outcome not in self._complained:
+            self._complained.add(result.outcome)
+            error, remedy = _OF_ALL[result.outcome]
+            _LOG.warning("claims not reported on", extra={"error": result.error or error, "remedy": remedy})
         elif result.outcome in (Outcome.REFUSED, Outcome.CONFLICT, Outcome.UNAVAILABLE):
             if ref.uid not in self._complained:
                 _LOG.warning("claim not reported on", extra={**fields, "error": result.error})
@@ -137,7 +153,7 @@ class StatusReporter:
 
     def _forget_all_but(self, uids: frozenset[str]) -> None:
         self._paces = {uid: pace for uid, pace in self._paces.items() if uid in uids}
-        self._complained &= {*uids, Outcome.FORBIDDEN}
+        self._complained &= {*uids, *_OF_ALL}
         self._writer.keep_only(uids)
         if len(self._told) > _MOST_TOLD:
             horizon = self._clock() - _EVENT_SECONDS

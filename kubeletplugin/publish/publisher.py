@@ -40,8 +40,8 @@ _SHARING_FIELDS: Final = frozenset({"allowMultipleAllocations", "requestPolicy",
 class SlicePublisher:
     """Publishes the slice of one node and keeps it published. One thread calls `run`, any thread `wake`.
 
-    `gpus` returns what is to be published, None while that is not known yet. `on_write` is told the outcome of each
-    write: created, replaced, deleted, refused (the API server drops what matters), failed.
+    `gpus` returns what is to be published, None while the slice is to stay as it is. `on_write` is told the outcome of
+    each write: created, replaced, deleted, refused (the API server drops what matters), failed.
     """
 
     def __init__(
@@ -164,7 +164,13 @@ class SlicePublisher:
             return self._delete(stored["metadata"]["name"])
         self._remember(wanted, stored)
         lost = dropped_fields(wanted, stored)
-        _LOG.info("slice published", extra={"devices": len(wanted["spec"]["devices"]), "dropped": ",".join(lost)})
+        fields = {"devices": len(wanted["spec"]["devices"]), "dropped": ",".join(lost)}
+        # Without the sharing fields nothing gets here unless our own controller allocates, which needs none of them.
+        if _SHARING_FIELDS.issuperset(lost):
+            _LOG.info("slice published", extra=fields)
+        else:
+            remedy = "enable the feature gates of what is dropped (taints: DRADeviceTaints)"
+            _LOG.warning("slice published", extra={**fields, "remedy": remedy})
         return True
 
     def _send(self, wanted: Json, current: Json | None, *, dry_run: bool) -> Json:

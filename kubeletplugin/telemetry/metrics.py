@@ -26,7 +26,7 @@ DEFECT: Final = "Defect"
 
 # In the words of those who tell: publisher, claim_writer, janitor.
 SLICE_OUTCOMES: Final = ("created", "replaced", "deleted", "refused", "failed")
-STATUS_OUTCOMES: Final = ("written", "unchanged", "gone", "conflict", "forbidden", "refused", "unavailable")
+STATUS_OUTCOMES: Final = ("written", "dropped", "unchanged", "gone", "conflict", "forbidden", "refused", "unavailable")
 REMOVAL_KINDS: Final = ("claim", "spec", "allocation", "interceptor", "temporary")
 
 # From a claim that is prepared already to the deadline of a call, and the kubelet's own of 45 s.

@@ -134,6 +134,15 @@ def arguments(root: Path) -> list[str]:
     ]
 
 
+def register(node: Path) -> str:
+    """Do what the kubelet does with a new registration socket; return where the plugin listens."""
+    with grpc.insecure_channel(f"unix:{node}/r/gpu.fracgpu.dev-reg.sock") as channel:
+        stub = registration_grpc.RegistrationStub(channel)
+        info = stub.GetInfo(registration_pb2.InfoRequest(), timeout=TIMEOUT, wait_for_ready=True)
+        stub.NotifyRegistrationStatus(registration_pb2.RegistrationStatus(plugin_registered=True), timeout=TIMEOUT)
+    return str(info.endpoint)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_the_plugin_publishes_registers_prepares_and_stops_cleanly(
     node: Path, api: Api, make_claim_json: Any, number: signal.Signals
@@ -146,16 +155,14 @@ def test_the_plugin_publishes_registers_prepares_and_stops_cleanly(
         text=True,
     )
     try:
+        endpoint = register(node)
         assert api.created.wait(TIMEOUT), process.stderr
         (device,) = api.slices[0]["spec"]["devices"]
         assert device["name"] == "gpu-12345678"
         assert device["capacity"]["memory"]["value"] == "24Gi"
-        with grpc.insecure_channel(f"unix:{node}/r/gpu.fracgpu.dev-reg.sock") as channel:
-            stub = registration_grpc.RegistrationStub(channel)
-            info = stub.GetInfo(registration_pb2.InfoRequest(), timeout=TIMEOUT, wait_for_ready=True)
         ref: Any = ClaimRef("ns", "c1", "uid-1")  # type: ignore[arg-type]
         api.claim = make_claim_json(ref, ({"device": "gpu-12345678"},))
-        with grpc.insecure_channel(f"unix:{info.endpoint}") as channel:
+        with grpc.insecure_channel(f"unix:{endpoint}") as channel:
             request = api_pb2.NodePrepareResourcesRequest(
                 claims=[api_pb2.Claim(namespace="ns", name="c1", uid="uid-1")]
             )
@@ -173,6 +180,16 @@ def test_the_plugin_publishes_registers_prepares_and_stops_cleanly(
     # The slice stays, and so does what running pods use.
     assert not [request for request in api.requests if request.startswith("DELETE")]
     assert (node / "cdi/gpu.fracgpu.dev-claim_uid-1.json").exists()
+
+
+def test_nothing_is_published_before_the_kubelet_has_registered_the_plugin(node: Path, api: Api, start: Any) -> None:
+    """A pod that waits for a GPU comes with the slice; a kubelet without the plugin lets it wait for another minute."""
+    plugin = start()
+    plugin.wait_for("GPU found")
+    assert not api.created.wait(1)
+    register(node)
+    assert api.created.wait(TIMEOUT)
+    assert plugin.end() == 0
 
 
 def test_a_wrong_option_is_status_2_and_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,6 +281,7 @@ def test_without_a_driver_the_plugin_runs_says_so_once_and_takes_the_driver_that
     line = plugin.wait_for("GPUs can not be listed")
     assert "no libcuda.so.<version>" in line
     assert "install the NVIDIA driver" in line
+    register(node)
     assert api.created.wait(TIMEOUT)
     assert api.slices[0]["spec"]["devices"] == []
     ref: Any = ClaimRef("ns", "c1", "uid-1")  # type: ignore[arg-type]
@@ -297,6 +315,7 @@ def test_a_driver_that_was_replaced_under_a_plugin_that_can_not_use_it_ends_the_
 
 def test_a_second_signal_changes_nothing(node: Path, start: Any) -> None:
     plugin = start()
+    register(node)
     plugin.wait_for("slice published")
     plugin.process.terminate()
     plugin.process.terminate()

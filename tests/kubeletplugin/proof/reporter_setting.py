@@ -84,11 +84,15 @@ def stored_claim(name: str = "c1", *devices: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class Api:
-    """ClaimStatusApi in memory. `fails` are raised by the next writes, one each, `reading` by every read."""
+    """ClaimStatusApi in memory. `fails` are raised by the next writes, one each, `reading` by every read.
+
+    Without `keeps_devices` it is an API server with the feature gate DRAResourceClaimDeviceStatus off.
+    """
 
     claims: dict[str, dict[str, Any]] = field(default_factory=dict)
     fails: list[Exception] = field(default_factory=list)
     reading: Exception | None = None
+    keeps_devices: bool = True
     calls: list[str] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     on_write: Callable[[], None] = lambda: None
@@ -104,8 +108,9 @@ class Api:
             raise NotFound(f"claim {name}", "status 404", remedy="create it")
         return copy.deepcopy(self.claims[name])
 
-    def patch_claim_status(self, namespace: str, name: str, patch: dict[str, Any]) -> None:
+    def patch_claim_status(self, namespace: str, name: str, patch: dict[str, Any]) -> dict[str, Any]:
         self._write(f"patch {name}", name, patch["metadata"]["resourceVersion"], patch["status"]["devices"])
+        return copy.deepcopy(self.claims[name])
 
     def get_claim_message(self, namespace: str, name: str) -> ResourceClaim:
         raw = self.get_claim(namespace, name)
@@ -120,7 +125,7 @@ class Api:
             message.status.devices.add(driver=one["driver"], pool=one["pool"], device=one["device"])
         return message
 
-    def replace_claim_status_message(self, claim: ResourceClaim) -> None:
+    def replace_claim_status_message(self, claim: ResourceClaim) -> ResourceClaim:
         assert claim.spec.devices.config[0].deviceConfiguration.opaque.parameters.raw == PARAMETERS
         devices = [
             {
@@ -133,6 +138,7 @@ class Api:
             for one in claim.status.devices
         ]
         self._write(f"message {claim.metadata.name}", claim.metadata.name, None, devices)
+        return claim if self.keeps_devices else ResourceClaim()
 
     def create_event(self, namespace: str, body: dict[str, Any]) -> None:
         self._fail("event")
@@ -152,7 +158,7 @@ class Api:
         if version is not None and version != current["resourceVersion"]:
             raise Conflict("claim", "status 409", remedy="read it again")
         current["resourceVersion"] = str(int(current["resourceVersion"]) + 1)
-        self.claims[name]["status"]["devices"] = devices
+        self.claims[name]["status"]["devices"] = devices if self.keeps_devices else []
 
     def _fail(self, call: str) -> None:
         self.calls.append(call)

@@ -52,13 +52,13 @@ class Cluster(KubernetesCluster):
         super().__init__(kubeconfig)
         self.ways: list[str] = []
 
-    def patch_claim_status(self, namespace: str, name: str, patch: dict[str, Any]) -> None:
+    def patch_claim_status(self, namespace: str, name: str, patch: dict[str, Any]) -> dict[str, Any]:
         self.ways.append("json")
-        super().patch_claim_status(namespace, name, patch)
+        return super().patch_claim_status(namespace, name, patch)
 
-    def replace_claim_status_message(self, claim: Any) -> None:
+    def replace_claim_status_message(self, claim: Any) -> Any:
         self.ways.append("protobuf")
-        super().replace_claim_status_message(claim)
+        return super().replace_claim_status_message(claim)
 
 
 class Setting:

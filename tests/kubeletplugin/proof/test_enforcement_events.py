@@ -43,6 +43,16 @@ def test_a_bypass_is_an_event_on_claim_and_pods_and_so_is_its_end(setting: Setti
     ] * 2
 
 
+def test_events_tell_of_changes_also_where_the_api_server_keeps_no_status(setting: Setting) -> None:
+    setting.api.keeps_devices = False
+    setting.see(observed(enforced=GOOD))
+    setting.see(observed(enforced=BAD), after=61)
+    setting.see(observed(enforced=BAD, used_bytes=4 << 30), after=61)
+    assert [e["reason"] for e in setting.api.events] == ["LibraryNotLoaded"] * 2
+    setting.see(observed(enforced=GOOD), after=61)
+    assert [e["reason"] for e in setting.api.events[2:]] == ["EnforcementRestored"] * 2
+
+
 def test_a_verdict_that_flaps_is_told_once_a_minute(setting: Setting) -> None:
     for _ in range(10):
         setting.see(observed(enforced=BAD), after=2)

@@ -133,6 +133,25 @@ def test_missing_rights_are_told_once_with_the_rights_that_are_missing(
     assert len(caplog.records) == 1
 
 
+@pytest.mark.parametrize("by_message", [False, True], ids=["json", "protobuf"])
+def test_a_status_that_the_api_server_drops_is_told_once_for_all_claims(
+    setting: Setting, caplog: pytest.LogCaptureFixture, by_message: bool
+) -> None:
+    setting.api.add("c2")
+    setting.api.keeps_devices = False
+    if by_message:
+        setting.api.fails = [failure(Immutable)]
+    assert len(setting.see(observed(), observed("c2"))) == 2 + by_message
+    assert setting.see(observed(), observed("c2"), after=59) == []
+    (record,) = caplog.records
+    assert "keeps nothing of status.devices" in record.__dict__["error"]
+    assert "DRAResourceClaimDeviceStatus" in record.__dict__["remedy"]
+    # A verdict that gets worse is tried at once: its event is all that people see.
+    assert len(setting.see(observed(enforced=BAD), observed("c2"), after=1)) == 1
+    assert setting.outcomes == ["dropped"] * 3
+    assert len(caplog.records) == 1
+
+
 @pytest.mark.parametrize("kind", [Refused, Unavailable])
 def test_other_refusals_are_told_once_for_each_claim(
     setting: Setting, caplog: pytest.LogCaptureFixture, kind: type[Exception]

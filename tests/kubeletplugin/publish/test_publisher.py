@@ -1,7 +1,9 @@
 """The publisher against an API server in memory. Time is virtual: a pause is a call that the test answers."""
 
+import logging
 import queue
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,6 +128,19 @@ def test_our_controller_does_without_the_dropped_fields_and_they_are_not_sent_fo
     assert list(world.cluster.slices) == [NAME]
     assert not one.sync()
     assert world.cluster.calls == ["create"]
+
+
+def test_a_field_that_is_dropped_but_not_needed_is_a_warning(world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Without DRADeviceTaints a lost GPU loses its taint; our controller shares without the sharing fields."""
+    world.inventory.gpus = (world.gpu(0), replace(world.gpu(1), healthy=False))
+    world.cluster.drops = {"taints"}
+    one = publisher(world)
+    with caplog.at_level(logging.INFO):
+        assert one.sync()
+        world.inventory.gpus, world.cluster.drops = (world.gpu(0),), SHARING
+        assert one.sync()
+    told = [(record.levelname, record.__dict__["dropped"]) for record in caplog.records if "slice" in record.message]
+    assert told == [("WARNING", "taints"), ("INFO", "allowMultipleAllocations,requestPolicy")]
 
 
 def test_outcomes_of_writes_are_told(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
