@@ -1,8 +1,9 @@
-"""HTTP to the embedded API server: one connection per request, and watches that any thread can end.
+"""HTTP to an API server: one connection per request, and watches that any thread can end.
 
 The control plane stand-ins and the node talk to the same server and differ only in how they treat JSON: the former
 have to keep the bytes of opaque parameters, as protobuf would, the latter are ordinary JSON clients. So the JSON is a
-parameter, and everything about connections is here, once.
+parameter, and everything about connections is here, once. The embedded server speaks plain HTTP; the tests that run
+the same scenarios on a real cluster bring their credentials in a TLS context.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import http.client
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -60,10 +62,10 @@ PLAIN_JSON: Final = JsonCodec(encode=_encode_plain, decode=json.loads)
 class WatchStream:
     """One watch. `open` it, iterate for (type, object); `close` from any thread ends whatever is going on."""
 
-    def __init__(self, address: tuple[str, int], path: str, codec: JsonCodec) -> None:
+    def __init__(self, connection: http.client.HTTPConnection, path: str, codec: JsonCodec) -> None:
         self._path = path
         self._codec = codec
-        self._connection = http.client.HTTPConnection(*address)
+        self._connection = connection
         self._response: http.client.HTTPResponse | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -113,15 +115,20 @@ class WatchStream:
 
 
 class ApiTransport:
-    """Requests to one API server over plain HTTP. Safe to use from several threads."""
+    """Requests to one API server. Safe to use from several threads.
 
-    def __init__(self, url: str, codec: JsonCodec = PLAIN_JSON) -> None:
+    With `tls`, which carries the client's certificate, over HTTPS; plain HTTP without.
+    """
+
+    def __init__(self, url: str, codec: JsonCodec = PLAIN_JSON, *, tls: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            remedy = "give the URL of the emulator"
-            raise ApiUnreachableError(f"API server {url!r}", "is not a plain HTTP address", remedy=remedy)
-        self._address = (parts.hostname, parts.port or 80)
+        scheme = "https" if tls else "http"
+        if parts.scheme != scheme or not parts.hostname:
+            remedy = f"give a URL that begins with {scheme}:"
+            raise ApiUnreachableError(f"API server {url!r}", f"is not an address for {scheme}", remedy=remedy)
+        self._address = (parts.hostname, parts.port)
         self._codec = codec
+        self._tls = tls
 
     def request(
         self, method: str, path: str, body: JsonObject | None = None, *, content_type: str = _JSON
@@ -132,7 +139,7 @@ class ApiTransport:
         if body is not None:
             headers["Content-Type"] = content_type
             data = self._codec.encode(body)
-        connection = http.client.HTTPConnection(*self._address, timeout=_TIMEOUT_SECONDS)
+        connection = self._connection(timeout=_TIMEOUT_SECONDS)
         try:
             connection.request(method, path, data, headers)
             response = connection.getresponse()
@@ -148,7 +155,12 @@ class ApiTransport:
 
     def watch(self, path: str) -> WatchStream:
         """Return a watch on `path`, which brings its own query; not opened yet."""
-        return WatchStream(self._address, path, self._codec)
+        return WatchStream(self._connection(), path, self._codec)
+
+    def _connection(self, timeout: float | None = None) -> http.client.HTTPConnection:
+        if self._tls:
+            return http.client.HTTPSConnection(*self._address, timeout=timeout, context=self._tls)
+        return http.client.HTTPConnection(*self._address, timeout=timeout)
 
 
 def _unreachable(path: str, error: Exception) -> ApiUnreachableError:

@@ -33,7 +33,10 @@ def check_status_access(
         wanted = Attributes(verb=verb, group=RESOURCE_CLAIMS.group, resource=_BINDING)
         if not allowed(wanted):
             what = f'changing status.allocation or status.reservedFor requires resource="{_BINDING}", verb="{verb}"'
-            errors.append(forbidden_field("status", f"{what} permission: {_denied(wanted, user)}"))
+            errors.append(forbidden_field("status.allocation", f"{what} permission: {_denied(wanted, user)}"))
+    if not status.get("allocation"):
+        # The entries of a claim without allocation go by themselves, or are refused for pointing nowhere.
+        return errors
     namespace = str(dig(claim, "metadata", "namespace") or "")
     verbs = _driver_verbs(status, user, verb)
     for driver in sorted(_changed_drivers(status, before)):

@@ -109,12 +109,15 @@ class Deletion:
 
     def _check(self, resource: Resource, obj: JsonObject, options: DeleteOptions) -> None:
         if options.uid and options.uid != uid_of(obj):
-            text = f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {uid_of(obj)}"
+            text = (
+                f"the UID in the precondition ({options.uid}) does not match the UID in record ({uid_of(obj)}). "
+                "The object might have been deleted and then recreated"
+            )
             raise conflict(resource, name_of(obj), text)
         if options.resource_version and options.resource_version != str(revision_of(obj)):
             text = (
-                f"Precondition failed: ResourceVersion in precondition: {options.resource_version}, "
-                f"ResourceVersion in object meta: {revision_of(obj)}"
+                f"the ResourceVersion in the precondition ({options.resource_version}) does not match the "
+                f"ResourceVersion in record ({revision_of(obj)}). The object might have been modified"
             )
             raise conflict(resource, name_of(obj), text)
 

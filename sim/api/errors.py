@@ -15,16 +15,6 @@ from fracgpu.sim.api.objects import JsonObject
 from fracgpu.sim.api.rawjson import plain
 from fracgpu.sim.api.resources import Resource
 
-_PREFIX = {
-    "FieldValueInvalid": "Invalid value",
-    "FieldValueRequired": "Required value",
-    "FieldValueDuplicate": "Duplicate value",
-    "FieldValueForbidden": "Forbidden",
-    "FieldValueNotSupported": "Unsupported value",
-    "FieldValueTooMany": "Too many",
-    "FieldValueTooLong": "Too long",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
@@ -41,7 +31,7 @@ class FieldError:
 
 def invalid(field: str, value: Any, detail: str) -> FieldError:
     """Return a finding about a value that is present and wrong."""
-    shown = json.dumps(plain(value), ensure_ascii=False, default=str)
+    shown = json.dumps(plain(value), ensure_ascii=False, default=str, separators=(",", ":"))
     return FieldError(field, "FieldValueInvalid", f"Invalid value: {shown[:400]}: {detail}")
 
 
@@ -61,7 +51,9 @@ def forbidden_field(field: str, detail: str) -> FieldError:
 
 
 def not_supported(field: str, value: Any, known: Sequence[str]) -> FieldError:
-    """Return a finding about a value outside an enumeration."""
+    """Return a finding about a value outside an enumeration; that it is missing when there is none."""
+    if not value:
+        return required(field)
     names = ", ".join(f'"{name}"' for name in known)
     return FieldError(field, "FieldValueNotSupported", f'Unsupported value: "{value}": supported values: {names}')
 
@@ -127,6 +119,11 @@ def unprocessable(resource: Resource, name: str, errors: Sequence[FieldError]) -
 def bad_request(message: str) -> ApiError:
     """400: the request cannot be understood."""
     return ApiError(400, "BadRequest", message)
+
+
+def internal(message: str) -> ApiError:
+    """500 without a reason: what the real server forgets to say better."""
+    return ApiError(500, "", message)
 
 
 def forbidden(resource: Resource, name: str, detail: str) -> ApiError:

@@ -75,9 +75,7 @@ class HttpApi:
         code, answer = self._operate(request, target, body, guard)
         return _answer(code, answer, encoding)
 
-    def _operate(
-        self, request: web.Request, target: Target, body: bytes, guard: Guard | None
-    ) -> tuple[int, JsonObject]:
+    def _operate(self, request: web.Request, target: Target, body: bytes, guard: Guard) -> tuple[int, JsonObject]:
         if target.subresource == "binding" and target.resource is PODS and request.method == "POST":
             self._registry.bind(target.namespace, target.name, decode_body(request.content_type, body))
             return 201, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
@@ -87,9 +85,7 @@ class HttpApi:
             return self._collection(request, target, body, guard)
         return self._item(request, target, body, guard)
 
-    def _collection(
-        self, request: web.Request, target: Target, body: bytes, guard: Guard | None
-    ) -> tuple[int, JsonObject]:
+    def _collection(self, request: web.Request, target: Target, body: bytes, guard: Guard) -> tuple[int, JsonObject]:
         if request.method == "GET":
             return 200, self._list(target, request.query)
         if request.method == "POST" and bool(target.namespace) == target.resource.namespaced:
@@ -100,7 +96,7 @@ class HttpApi:
             return 200, self._delete_collection(target, request.query, body, guard)
         raise _not_allowed(request.method)
 
-    def _item(self, request: web.Request, target: Target, body: bytes, guard: Guard | None) -> tuple[int, JsonObject]:
+    def _item(self, request: web.Request, target: Target, body: bytes, guard: Guard) -> tuple[int, JsonObject]:
         resource, namespace, name = target.resource, target.namespace, target.name
         if request.method == "GET":
             return 200, self._registry.get(resource, namespace, name)
@@ -124,7 +120,7 @@ class HttpApi:
             return 200, self._delete(target, request.query, body, guard)
         raise _not_allowed(request.method)
 
-    def _delete(self, target: Target, query: Mapping[str, str], body: bytes, guard: Guard | None) -> JsonObject:
+    def _delete(self, target: Target, query: Mapping[str, str], body: bytes, guard: Guard) -> JsonObject:
         options = delete_options(query, body)
         obj, gone = self._registry.delete(target.resource, target.namespace, target.name, options, guard)
         if not gone or target.resource.returns_deleted:
@@ -134,9 +130,7 @@ class HttpApi:
             details["group"] = target.resource.group
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
-    def _delete_collection(
-        self, target: Target, query: Mapping[str, str], body: bytes, guard: Guard | None
-    ) -> JsonObject:
+    def _delete_collection(self, target: Target, query: Mapping[str, str], body: bytes, guard: Guard) -> JsonObject:
         which, options = parse_filter(target, query), delete_options(query, body)
         store = self._registry.store
         with store.lock:

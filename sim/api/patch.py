@@ -99,7 +99,7 @@ def _operate(document: Any, operation: JsonObject) -> Any:
         return _edit(document, path, "remove", None)
     if kind == "test":
         if plain(_read(document, path)) != plain(operation["value"]):
-            raise ApiError(422, "Invalid", f"the server rejected our request: testing path {operation['path']} failed")
+            raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request")
         return document
     if kind in ("move", "copy"):
         source = _pointer(operation.get("from", ""))

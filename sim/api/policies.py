@@ -1,108 +1,117 @@
 """The admission policies that are shipped, as far as the emulator can apply them.
 
-CEL is not evaluated. Each expression of the shipped policy is known by its text and has an equivalent in Python here;
-a policy with any other expression is refused, so that nobody takes an unknown rule for one that is checked.
+CEL is not evaluated. Each expression of the shipped policies is known by its text and has an equivalent in Python
+(policy_meanings.py); a policy with any other expression is refused, so that nobody takes an unknown rule for one that
+is checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeVar
 
 from fracgpu.driver.errors import FracgpuError
-from fracgpu.sim.api.errors import forbidden
-from fracgpu.sim.api.identity import User
-from fracgpu.sim.api.objects import JsonObject, dig, name_of
-from fracgpu.sim.api.resources import Resource
+from fracgpu.sim.api.errors import ApiError, forbidden
+from fracgpu.sim.api.objects import JsonObject, name_of
+from fracgpu.sim.api.policy_meanings import MESSAGES, MUTATIONS, TESTS, VARIABLES, Review, Test, Text
+
+T = TypeVar("T")
 
 _GROUP: Final = "admissionregistration.k8s.io"
+_CODES: Final = {"Invalid": 422, "Forbidden": 403}
 
 
 class PolicyNotSupported(FracgpuError):
     """A policy says something whose meaning the emulator does not know."""
 
 
-@dataclass(frozen=True, slots=True)
-class Review:
-    """One write that is to be admitted: who, CREATE, UPDATE or DELETE, and the object (the old one for DELETE)."""
-
-    user: User
-    operation: str
-    resource: Resource
-    obj: JsonObject
-
-
-Test = Callable[[Review], bool]
-_PLUGIN: Final = "system:serviceaccount:fracgpu-system:fracgpu-kubeletplugin"
-_MEANINGS: Final[dict[str, Test]] = {
-    f"request.userInfo.username == '{_PLUGIN}'": lambda review: review.user.name == _PLUGIN,
-    "variables.node != ''": lambda review: bool(review.user.node_name),
-    "variables.slice.spec.?nodeName.orValue('') == variables.node": lambda review: (
-        (dig(review.obj, "spec", "nodeName") or "") == review.user.node_name
-    ),
-    "variables.slice.spec.driver == 'gpu.fracgpu.dev'": lambda review: (
-        dig(review.obj, "spec", "driver") == "gpu.fracgpu.dev"
-    ),
-}
-# What the tests above stand on.
-_VARIABLES: Final = {
-    "node": "request.userInfo.extra[?'authentication.kubernetes.io/node-name'][0].orValue('')",
-    "slice": "request.operation == 'DELETE' ? oldObject : object",
-}
-
-
 class AdmissionPolicies:
-    """ValidatingAdmissionPolicy objects that have a binding."""
+    """The ValidatingAdmissionPolicy and MutatingAdmissionPolicy objects that have a binding."""
 
     def __init__(self, objects: Iterable[JsonObject]) -> None:
         """Take the policies among `objects`; others are passed over. Raises PolicyNotSupported."""
         found = [obj for obj in objects if str(obj.get("apiVersion", "")).startswith(f"{_GROUP}/")]
-        bound = {
-            obj["spec"]["policyName"]: name_of(obj)
-            for obj in found
-            if obj["kind"] == "ValidatingAdmissionPolicyBinding"
-        }
-        policies = [obj for obj in found if obj["kind"] == "ValidatingAdmissionPolicy" and name_of(obj) in bound]
-        self._policies = [_Policy(obj, bound[name_of(obj)]) for obj in policies]
+        self._validating = [_Validating(*pair) for pair in _bound(found, "ValidatingAdmissionPolicy")]
+        self._mutating = [_Mutating(*pair) for pair in _bound(found, "MutatingAdmissionPolicy")]
+
+    def mutate(self, review: Review) -> None:
+        """Change the object of the write in place."""
+        for policy in self._mutating:
+            policy.mutate(review)
 
     def admit(self, review: Review) -> None:
-        """Raise ApiError 403 if a policy refuses the write."""
-        for policy in self._policies:
+        """Raise ApiError if a policy refuses the write."""
+        for policy in self._validating:
             policy.admit(review)
 
 
+def _bound(objects: list[JsonObject], kind: str) -> list[tuple[JsonObject, str]]:
+    """Return the policies of a kind with the names of their bindings."""
+    bindings = {obj["spec"]["policyName"]: name_of(obj) for obj in objects if obj["kind"] == f"{kind}Binding"}
+    return [(obj, bindings[name_of(obj)]) for obj in objects if obj["kind"] == kind and name_of(obj) in bindings]
+
+
 class _Policy:
+    """What both kinds have: where they apply."""
+
     def __init__(self, obj: JsonObject, binding: str) -> None:
-        self._name, self._binding = name_of(obj), binding
-        spec = obj["spec"]
-        self._rules = spec["matchConstraints"]["resourceRules"]
-        for variable in spec.get("variables") or []:
-            if _VARIABLES.get(variable["name"]) != variable["expression"]:
+        self.name, self.binding, self.kind = name_of(obj), binding, obj["kind"]
+        self.spec = obj["spec"]
+        for variable in self.spec.get("variables") or []:
+            if (variable["name"], variable["expression"]) not in VARIABLES:
                 raise self._unknown(variable["expression"])
-        self._conditions = [self._meaning(entry["expression"]) for entry in spec.get("matchConditions") or []]
-        self._validations = [
-            (self._meaning(entry["expression"]), str(entry["message"])) for entry in spec["validations"]
-        ]
+        self._rules = self.spec["matchConstraints"]["resourceRules"]
+        conditions = self.spec.get("matchConditions") or []
+        self._conditions = [self.meaning(TESTS, entry["expression"]) for entry in conditions]
 
-    def admit(self, review: Review) -> None:
-        if not any(_covers(rule, review) for rule in self._rules):
-            return
-        if not all(condition(review) for condition in self._conditions):
-            return
-        for holds, message in self._validations:
-            if not holds(review):
-                text = f"ValidatingAdmissionPolicy '{self._name}' with binding '{self._binding}' denied request: "
-                raise forbidden(review.resource, name_of(review.obj), text + message)
+    def covers(self, review: Review) -> bool:
+        """Tell whether the policy is about a write."""
+        return any(_covers(rule, review) for rule in self._rules) and all(test(review) for test in self._conditions)
 
-    def _meaning(self, expression: str) -> Test:
-        if expression not in _MEANINGS:
+    def meaning(self, meanings: Mapping[str, T], expression: str) -> T:
+        """Return what an expression means. Raises PolicyNotSupported."""
+        if expression not in meanings:
             raise self._unknown(expression)
-        return _MEANINGS[expression]
+        return meanings[expression]
 
     def _unknown(self, expression: str) -> PolicyNotSupported:
         what = f"the emulator has no meaning for the expression {expression!r}"
-        return PolicyNotSupported(f"ValidatingAdmissionPolicy {self._name}", what, remedy="add it to policies.py")
+        return PolicyNotSupported(f"{self.kind} {self.name}", what, remedy="add it to policy_meanings.py")
+
+
+class _Validating(_Policy):
+    def __init__(self, obj: JsonObject, binding: str) -> None:
+        super().__init__(obj, binding)
+        self._validations = [self._validation(entry) for entry in self.spec["validations"]]
+
+    def admit(self, review: Review) -> None:
+        if not self.covers(review):
+            return
+        for holds, message, reason in self._validations:
+            if not holds(review):
+                subject = f"ValidatingAdmissionPolicy '{self.name}' with binding '{self.binding}'"
+                refusal = forbidden(
+                    review.resource, name_of(review.obj), f"{subject} denied request: {message(review)}"
+                )
+                raise ApiError(_CODES[reason], reason, str(refusal), refusal.body.get("details"))
+
+    def _validation(self, entry: JsonObject) -> tuple[Test, Text, str]:
+        fixed = str(entry["message"])
+        expression = entry.get("messageExpression")
+        message = self.meaning(MESSAGES, expression) if expression else lambda _: fixed
+        return self.meaning(TESTS, entry["expression"]), message, str(entry["reason"])
+
+
+class _Mutating(_Policy):
+    def __init__(self, obj: JsonObject, binding: str) -> None:
+        super().__init__(obj, binding)
+        expressions = [entry["applyConfiguration"]["expression"] for entry in self.spec["mutations"]]
+        self._mutations = [self.meaning(MUTATIONS, expression) for expression in expressions]
+
+    def mutate(self, review: Review) -> None:
+        if self.covers(review):
+            for change in self._mutations:
+                change(review)
 
 
 def _covers(rule: JsonObject, review: Review) -> bool:

@@ -1,6 +1,6 @@
 """ResourceClaims in protobuf, the form in which opaque parameters keep the bytes that are stored.
 
-JSON cannot promise that (dra.md 5.1), so a driver needs this way for claims that were written with spaces. The
+JSON cannot promise that, so a driver needs this way for claims that were written with spaces. The
 conversion walks the message descriptors of fracgpu.proto: names there are JSON's, and the few types that are written
 differently in JSON are named below. Like Go, it writes numbers and texts that are no pointers even when they are
 empty, and leaves them out of JSON again.

@@ -20,6 +20,7 @@ from fracgpu.sim.api.errors import (
     bad_request,
     conflict,
     forbidden,
+    internal,
     invalid,
     not_found,
     unprocessable,
@@ -50,8 +51,11 @@ class WriteGuard(Protocol):
         With `refused_anyway` nobody could make the change, so that it is no lack of rights.
         """
 
+    def mutate(self, operation: str, resource: Resource, obj: JsonObject) -> None:
+        """Let admission policies change what CREATE or UPDATE writes, in place."""
+
     def admit(self, operation: str, resource: Resource, obj: JsonObject) -> None:
-        """Apply admission policies to CREATE, UPDATE or DELETE. Raises ApiError 403."""
+        """Apply admission policies to CREATE, UPDATE or DELETE. Raises ApiError 403 or 422."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +66,13 @@ class WriteOptions:
     strict: bool = False
     guard: WriteGuard | None = None
 
+    def mutate(self, operation: str, resource: Resource, obj: JsonObject) -> None:
+        """Let admission policies change the object in place, if there are any."""
+        if self.guard is not None:
+            self.guard.mutate(operation, resource, obj)
+
     def admit(self, operation: str, resource: Resource, obj: JsonObject) -> None:
-        """Apply admission policies, if there is anybody to apply them to."""
+        """Apply admission policies, if there are any."""
         if self.guard is not None:
             self.guard.admit(operation, resource, obj)
 
@@ -93,6 +102,7 @@ class Registry:
             context = self._context(resource, namespace, creating=True)
             self._name(resource, obj)
             self._stamp(resource, obj)
+            options.mutate("CREATE", resource, obj)
             rules_for(resource).prepare_create(obj, context)
             errors = check_metadata(resource, obj) + rules_for(resource).validate(obj, context)
             if errors:
@@ -163,7 +173,7 @@ class Registry:
         """Bind a pod to a node: POST pods/<name>/binding."""
         node = (binding.get("target") or {}).get("name")
         if not node:
-            raise bad_request("binding.target.name is required")
+            raise internal("target.name: Required value")
         with self.store.lock:
             pod = self.get(PODS, namespace, name)
             if (pod.get("spec") or {}).get("nodeName"):
@@ -179,9 +189,10 @@ class Registry:
 
     def _decode(self, resource: Resource, namespace: str, body: JsonObject, options: WriteOptions) -> JsonObject:
         if body.get("kind") not in (None, resource.kind) or body.get("apiVersion") not in (None, resource.api_version):
+            given = f"{body.get('kind')} in version {str(body.get('apiVersion')).rpartition('/')[2]!r}"
             raise bad_request(
-                f"the API version in the data ({body.get('apiVersion')}) or its kind ({body.get('kind')}) does not "
-                f"match the expected {resource.api_version} {resource.kind}"
+                f"{given} cannot be handled as a {resource.kind}: it does not match the expected "
+                f"{resource.api_version} {resource.kind}; in the data: {body.get('apiVersion')} {body.get('kind')}"
             )
         obj = decode(resource, body, strict=options.strict)
         obj["apiVersion"], obj["kind"] = resource.api_version, resource.kind
@@ -210,7 +221,7 @@ class Registry:
     def _name(self, resource: Resource, obj: JsonObject) -> None:
         meta = metadata(obj)
         if meta.get("resourceVersion"):
-            raise bad_request("resourceVersion should not be set on objects to be created")
+            raise internal("resourceVersion should not be set on objects to be created")
         base = meta.get("generateName")
         if meta.get("name") or not base:
             return
@@ -240,9 +251,10 @@ class Registry:
             rules.prepare_status(merged, old, context)
             errors = rules.validate_status(merged, old, context)
             if options.guard is not None:
-                errors += options.guard.findings(resource, merged, old, refused_anyway=bool(errors))
+                errors = options.guard.findings(resource, merged, old, refused_anyway=bool(errors)) + errors
         else:
             merged = obj
+            options.mutate("UPDATE", resource, merged)
             _keep_system_fields(merged, old)
             rules.prepare_update(merged, old, context)
             errors = check_metadata(resource, merged) + check_metadata_update(merged, old)

@@ -107,8 +107,7 @@ def decode_body(content_type: str, body: bytes, *, protobuf_too: bool = False) -
 def decode_patch(content_type: str, body: bytes) -> Any:
     """Return the decoded patch. Raises ApiError 400 or 415."""
     if content_type not in PATCH_TYPES:
-        text = f"the body of the request was in an unknown format ({content_type}) - accepted media types include: "
-        raise ApiError(415, "UnsupportedMediaType", text + ", ".join(PATCH_TYPES))
+        raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type")
     return _loads(body)
 
 

@@ -136,6 +136,16 @@ REPLICA_SETS = Resource(
     short_names=("rs",),
     counts_generation=True,
 )
+STATEFUL_SETS = Resource(
+    group="apps",
+    version="v1",
+    plural="statefulsets",
+    kind="StatefulSet",
+    namespaced=True,
+    model="V1StatefulSet",
+    short_names=("sts",),
+    counts_generation=True,
+)
 JOBS = Resource(
     group="batch",
     version="v1",
@@ -167,6 +177,7 @@ ALL_RESOURCES: tuple[Resource, ...] = (
     DEVICE_CLASSES,
     DEPLOYMENTS,
     REPLICA_SETS,
+    STATEFUL_SETS,
     JOBS,
     LEASES,
 )

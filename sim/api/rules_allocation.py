@@ -11,9 +11,10 @@ import re
 from fracgpu.sim.api.errors import FieldError, duplicate, forbidden_field, invalid, not_supported, required, too_many
 from fracgpu.sim.api.objects import JsonObject, dig
 from fracgpu.sim.api.rawjson import dumps
-from fracgpu.sim.api.rules_base import check_label, check_qualified, check_subdomain, is_subdomain, is_uuid
+from fracgpu.sim.api.rules_base import SUBDOMAIN_TEXT, check_dns_label, check_driver, is_subdomain, is_uuid
 from fracgpu.sim.api.rules_deviceclaim import check_opaque, request_names
 
+_UUID_LENGTH = 36
 _DATA_MAX_BYTES = 10 * 1024
 # metav1.Condition
 _TRUTHS = ("False", "True", "Unknown")
@@ -88,8 +89,6 @@ def check_status_change(status: JsonObject, old: JsonObject, *, deleting: bool) 
         if any(entry.get("uid") not in known for entry in status.get("reservedFor") or []):
             text = "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set"
             errors.append(forbidden_field("status.reservedFor", text))
-        if before is None and after is not None:
-            errors.append(forbidden_field("status.allocation", "cannot be allocated while the claim is being deleted"))
     return errors
 
 
@@ -123,26 +122,30 @@ def _check_result(result: JsonObject, path: str, known: set[str]) -> list[FieldE
     if result.get("request") not in known:
         text = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"
         errors.append(invalid(f"{path}.request", result.get("request"), text))
-    errors += check_subdomain(result.get("driver"), f"{path}.driver", 63)
+    errors += check_driver(result.get("driver"), f"{path}.driver")
     errors += check_pool(result.get("pool"), f"{path}.pool")
-    errors += check_label(result.get("device"), f"{path}.device")
+    errors += check_dns_label(result.get("device"), f"{path}.device")
     if "shareID" in result and not is_uuid(result["shareID"]):
-        text = (
-            "uuid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` in lowercase hexadecimal"
-        )
-        errors.append(invalid(f"{path}.shareID", result["shareID"], text))
-    for key in result.get("consumedCapacity") or {}:
-        errors += check_qualified(key, f"{path}.consumedCapacity[{key}]")
+        errors.append(invalid(f"{path}.shareID", result["shareID"], _share_text(result["shareID"])))
     return errors
+
+
+def _share_text(share: str) -> str:
+    if len(share) != _UUID_LENGTH:
+        return f"error validating uid: invalid UUID length: {len(share)}"
+    return (
+        "uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal "
+        "characters"
+    )
 
 
 def check_pool(name: object, path: str) -> list[FieldError]:
     """Return findings unless the text is a pool name: DNS subdomains joined by `/`, 253 characters at most."""
     if not isinstance(name, str) or not name:
         return [required(path)]
-    if len(name) > 253 or not all(is_subdomain(part) for part in name.split("/")):
-        return [invalid(path, name, "must be one or more DNS subdomains separated by '/'")]
-    return []
+    if len(name) > 253:
+        return [FieldError(path, "FieldValueTooLong", "Too long: may not be more than 253 bytes")]
+    return [invalid(path, part, SUBDOMAIN_TEXT) for part in name.split("/") if not is_subdomain(part)]
 
 
 def check_node_selector(selector: JsonObject, path: str) -> list[FieldError]:
@@ -195,7 +198,7 @@ def _check_reserved(status: JsonObject) -> list[FieldError]:
         errors += [required(f"{path}.{key}") for key in ("resource", "name", "uid") if not entry.get(key)]
         uid = str(entry.get("uid"))
         if uid in uids:
-            errors.append(duplicate(f"{path}.uid", uid))
+            errors.append(duplicate(path, uid))
         uids.add(uid)
     return errors
 
@@ -204,7 +207,9 @@ def _check_device(device: JsonObject, path: str, allocated: set[DeviceKey]) -> l
     errors: list[FieldError] = []
     if device_key(device) not in allocated:
         text = "must be an allocated device in the claim"
-        errors.append(invalid(path, {key: device.get(key) for key in ("driver", "pool", "device", "shareID")}, text))
+        # Go's names: what is shown is a struct of the allocator, not a part of the API.
+        shown = {key[0].upper() + key[1:]: device.get(key) or "" for key in ("driver", "pool", "device", "shareID")}
+        errors.append(invalid(path, shown, text))
     conditions = device.get("conditions") or []
     if len(conditions) > 8:
         errors.append(too_many(f"{path}.conditions", len(conditions), 8))
@@ -229,7 +234,7 @@ def _check_data(data: object, path: str) -> list[FieldError]:
     if data is None:
         return []
     if not isinstance(data, dict):
-        return [invalid(path, "<value omitted>", "must be a JSON object")]
+        return [invalid(path, "<value omitted>", "must be a valid JSON object")]
     if len(dumps(data)) > _DATA_MAX_BYTES:
         return [FieldError(path, "FieldValueTooLong", f"Too long: may not be more than {_DATA_MAX_BYTES} bytes")]
     return []

@@ -8,6 +8,7 @@ of members behind a gate that is off, validation, validation of changes.
 # ruff: noqa: ARG002
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,11 +25,29 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 
 SUBDOMAIN_TEXT = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
-    "and must start and end with an alphanumeric character"
+    "and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+    r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
 )
 LABEL_TEXT = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', "
-    "and must start and end with an alphanumeric character"
+    "and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', "
+    "regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+)
+_IDENTIFIER_TEXT = (
+    "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric "
+    "characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', "
+    "regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')"
+)
+_QUALIFIED_TEXT = (
+    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
+    "character (e.g. 'MyName',  or 'my.name',  or '123-abc', "
+    "regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+)
+_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
+_LABEL_VALUE_TEXT = (
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
+    "end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', "
+    "regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
 )
 
 
@@ -87,6 +106,13 @@ def check_label(text: object, path: str, maximum: int = 63) -> list[FieldError]:
     return [] if is_label(text, maximum) else [invalid(path, text, LABEL_TEXT)]
 
 
+def check_dns_label(text: object, path: str) -> list[FieldError]:
+    """Do the same where nothing is as wrong as any other text: names inside lists of DRA objects."""
+    if is_label(text):
+        return []
+    return [invalid(path, text or "", "must not contain dots" if is_subdomain(text) else LABEL_TEXT)]
+
+
 def check_subdomain(text: object, path: str, maximum: int = 253) -> list[FieldError]:
     """Return findings unless the text is an RFC 1123 subdomain."""
     if not text:
@@ -94,16 +120,25 @@ def check_subdomain(text: object, path: str, maximum: int = 253) -> list[FieldEr
     return [] if is_subdomain(text, maximum) else [invalid(path, text, SUBDOMAIN_TEXT)]
 
 
+def check_driver(text: object, path: str) -> list[FieldError]:
+    """Return findings unless the text is a driver's name: a subdomain of 63 bytes at most, in any case."""
+    if isinstance(text, str) and len(text) > 63:
+        return [FieldError(path, "FieldValueTooLong", "Too long: may not be more than 63 bytes")]
+    if isinstance(text, str) and text and not is_subdomain(text.lower()):
+        return [invalid(path, text, SUBDOMAIN_TEXT)]
+    return [] if text else [required(path)]
+
+
 def check_qualified(text: object, path: str) -> list[FieldError]:
     """Return findings unless the text is a DRA qualified name: `[domain/]C identifier` (63 and 32 characters)."""
-    if not isinstance(text, str) or not text:
+    if not isinstance(text, str):
         return [required(path)]
     domain, slash, identifier = text.rpartition("/")
     errors = check_subdomain(domain, path, 63) if slash else []
     if len(identifier) > 32:
         errors.append(FieldError(path, "FieldValueTooLong", "Too long: may not be more than 32 bytes"))
     elif not _C_IDENTIFIER.fullmatch(identifier):
-        errors.append(invalid(path, text, "a valid C identifier must start with alphabetic character or '_'"))
+        errors.append(invalid(path, identifier, _IDENTIFIER_TEXT))
     return errors
 
 
@@ -122,12 +157,12 @@ def check_metadata(resource: Resource, obj: JsonObject) -> list[FieldError]:
     for key, value in (meta.get("labels") or {}).items():
         errors += _check_label_pair(key, value)
     for key in meta.get("annotations") or {}:
-        errors += _check_label_key(str(key).lower(), "metadata.annotations")
+        errors += check_label_key(str(key).lower(), "metadata.annotations")
     for index, finalizer in enumerate(meta.get("finalizers") or []):
-        errors += _check_label_key(finalizer, f"metadata.finalizers[{index}]")
-    for index, owner in enumerate(meta.get("ownerReferences") or []):
+        errors += _check_finalizer(finalizer, f"metadata.finalizers[{index}]")
+    for owner in meta.get("ownerReferences") or []:
         errors += [
-            required(f"metadata.ownerReferences[{index}].{key}", "must not be empty")
+            invalid(f"metadata.ownerReferences.{key}", "", "must not be empty")
             for key in ("apiVersion", "kind", "name", "uid")
             if not owner.get(key)
         ]
@@ -139,20 +174,24 @@ def check_metadata(resource: Resource, obj: JsonObject) -> list[FieldError]:
     return errors
 
 
-def _check_label_key(key: str, path: str) -> list[FieldError]:
+def check_label_key(key: str, path: str) -> list[FieldError]:
+    """Return findings unless the text is a qualified name, as keys of labels, annotations and taints are."""
     domain, slash, name = key.rpartition("/")
     bad = (slash and not is_subdomain(domain)) or len(name) > 63 or not _QUALIFIED.fullmatch(name)
-    return [invalid(path, key, "name part must consist of alphanumeric characters, '-', '_' or '.'")] if bad else []
+    return [invalid(path, key, _QUALIFIED_TEXT)] if bad else []
+
+
+def _check_finalizer(finalizer: str, path: str) -> list[FieldError]:
+    errors = check_label_key(finalizer, path)
+    if not errors and "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
+        errors.append(invalid(path, finalizer, "name is neither a standard finalizer name nor is it fully qualified"))
+    return errors
 
 
 def _check_label_pair(key: str, value: str) -> list[FieldError]:
-    errors = _check_label_key(key, "metadata.labels")
+    errors = check_label_key(key, "metadata.labels")
     if value and (len(value) > 63 or not _QUALIFIED.fullmatch(value)):
-        errors.append(
-            invalid(
-                "metadata.labels", value, "a valid label must be an empty string or consist of alphanumeric characters"
-            )
-        )
+        errors.append(invalid("metadata.labels", value, _LABEL_VALUE_TEXT))
     return errors
 
 
@@ -163,7 +202,8 @@ def check_metadata_update(obj: JsonObject, old: JsonObject) -> list[FieldError]:
         added = set(new_meta.get("finalizers") or []) - set(old_meta.get("finalizers") or [])
         if added:
             text = (
-                f"no new finalizers can be added if the object is being deleted, found new finalizers {sorted(added)}"
+                f"no new finalizers can be added if the object is being deleted, found new finalizers "
+                f"[]string{{{', '.join(json.dumps(name) for name in sorted(added))}}}"
             )
             return [forbidden_field("metadata.finalizers", text)]
     return []

@@ -61,7 +61,8 @@ class TemplateRules(Rules):
 
     def prepare_create(self, obj: JsonObject, context: Context) -> None:
         """Default the inner spec and drop gated members."""
-        inner = obj.setdefault("spec", {}).setdefault("spec", {})
+        obj.setdefault("spec", {}).setdefault("metadata", {})
+        inner = obj["spec"].setdefault("spec", {})
         default_device_claim(inner)
         if not context.consumable_capacity:
             drop_capacity(inner)

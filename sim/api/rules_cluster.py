@@ -12,7 +12,7 @@ from fracgpu.sim.api.rules_base import Context, Rules
 from fracgpu.sim.api.rules_claims import ClaimRules, TemplateRules
 from fracgpu.sim.api.rules_pods import PodRules
 from fracgpu.sim.api.rules_slices import ClassRules, SliceRules
-from fracgpu.sim.api.rules_workloads import JobRules, ReplicatedRules
+from fracgpu.sim.api.rules_workloads import JobRules, ReplicatedRules, StatefulSetRules
 
 
 class NamespaceRules(Rules):
@@ -79,6 +79,7 @@ _RULES: dict[Resource, Rules] = {
     resources.DEVICE_CLASSES: ClassRules(),
     resources.DEPLOYMENTS: ReplicatedRules(),
     resources.REPLICA_SETS: ReplicatedRules(),
+    resources.STATEFUL_SETS: StatefulSetRules(),
     resources.JOBS: JobRules(),
     resources.LEASES: LeaseRules(),
 }

@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from fracgpu.driver.quantity import parse_quantity
 from fracgpu.sim.api.errors import FieldError, duplicate, forbidden_field, invalid, not_supported, required, too_many
 from fracgpu.sim.api.objects import JsonObject, dig
 from fracgpu.sim.api.rawjson import RawJson
-from fracgpu.sim.api.rules_base import Context, check_label, check_qualified, check_subdomain
+from fracgpu.sim.api.rules_base import Context, check_dns_label, check_driver, check_qualified, check_subdomain
 
 _MODES = ("All", "ExactCount")
+_OPERATORS = ("Equal", "Exists")
+TAINT_EFFECTS = ("NoExecute", "NoSchedule", "None")
 _PARAMETERS_MAX = 10 * 1024
 ADMIN_LABEL = "resource.kubernetes.io/admin-access"
 
@@ -31,8 +32,10 @@ def default_device_claim(spec: JsonObject) -> None:
     for request in dig(spec, "devices", "requests") or []:
         for part in alternatives(request):
             mode = part.setdefault("allocationMode", "ExactCount")
-            if mode == "ExactCount":
-                part.setdefault("count", 1)
+            if mode == "ExactCount" and not part.get("count"):
+                part["count"] = 1
+            for toleration in part.get("tolerations") or []:
+                toleration.setdefault("operator", "Equal")
 
 
 def drop_capacity(spec: JsonObject) -> None:
@@ -64,6 +67,7 @@ def check_device_claim(spec: JsonObject, path: str, context: Context) -> list[Fi
     if len(requests) > 32:
         errors.append(too_many(f"{path}.requests", len(requests), 32))
     errors += _unique([str(request.get("name", "")) for request in requests], f"{path}.requests")
+    errors += check_admin_access(devices, context)
     for index, request in enumerate(requests):
         errors += _check_request(request, f"{path}.requests[{index}]", context)
     known = request_names(spec)
@@ -79,17 +83,17 @@ def check_device_claim(spec: JsonObject, path: str, context: Context) -> list[Fi
 
 
 def _unique(names: list[str], path: str) -> list[FieldError]:
-    return [
-        duplicate(f"{path}[{index}].name", name) for index, name in enumerate(names) if name and name in names[:index]
-    ]
+    return [duplicate(f"{path}[{index}]", name) for index, name in enumerate(names) if name and name in names[:index]]
 
 
 def _check_request(request: JsonObject, path: str, context: Context) -> list[FieldError]:
-    errors = check_label(request.get("name"), f"{path}.name")
+    errors = check_dns_label(request.get("name"), f"{path}.name")
     exactly, first = request.get("exactly"), request.get("firstAvailable") or []
     if bool(exactly) == bool(first):
         what = "exactly one of `exactly` or `firstAvailable` is required"
-        errors.append(required(path, what) if not exactly else invalid(path, request, what))
+        errors.append(
+            required(path, what) if not exactly else invalid(path, None, f"{what}, but multiple fields are set")
+        )
         return errors
     if exactly:
         return errors + _check_part(exactly, f"{path}.exactly", context)
@@ -97,7 +101,7 @@ def _check_request(request: JsonObject, path: str, context: Context) -> list[Fie
         errors.append(too_many(f"{path}.firstAvailable", len(first), 8))
     errors += _unique([str(part.get("name", "")) for part in first], f"{path}.firstAvailable")
     for index, part in enumerate(first):
-        errors += check_label(part.get("name"), f"{path}.firstAvailable[{index}].name")
+        errors += check_dns_label(part.get("name"), f"{path}.firstAvailable[{index}].name")
         errors += _check_part(part, f"{path}.firstAvailable[{index}]", context)
     return errors
 
@@ -111,16 +115,32 @@ def _check_part(part: JsonObject, path: str, context: Context) -> list[FieldErro
         errors.append(invalid(f"{path}.count", count, "must not be specified when allocationMode is 'All'"))
     elif mode == "ExactCount" and (not isinstance(count, int) or count <= 0):
         errors.append(invalid(f"{path}.count", count, "must be greater than zero"))
-    if part.get("adminAccess") and context.namespace_labels.get(ADMIN_LABEL) != "true":
-        text = f"admin access to devices requires the `{ADMIN_LABEL}: true` label on the containing namespace"
-        errors.append(forbidden_field(f"{path}.adminAccess", text))
-    errors += check_selectors(part.get("selectors") or [], f"{path}.selectors", context)
-    for key, value in (dig(part, "capacity", "requests") or {}).items():
-        where = f"{path}.capacity.requests"
-        errors += check_qualified(key, f"{where}[{key}]")
-        if parse_quantity(value) < 0:
-            errors.append(invalid(f"{where}[{key}]", value, "must be greater than or equal to 0"))
+    # Nobody looks at names and sizes in capacity.requests: whatever is no capacity of the device is ignored later.
+    for index, toleration in enumerate(part.get("tolerations") or []):
+        errors += _check_toleration(toleration, f"{path}.tolerations[{index}]")
+    return errors + check_selectors(part.get("selectors") or [], f"{path}.selectors", context)
+
+
+def _check_toleration(toleration: JsonObject, path: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    if toleration.get("operator") not in _OPERATORS:
+        errors.append(not_supported(f"{path}.operator", toleration.get("operator"), _OPERATORS))
+    effect = toleration.get("effect")
+    if effect and effect not in TAINT_EFFECTS:
+        errors.append(not_supported(f"{path}.effect", effect, TAINT_EFFECTS))
     return errors
+
+
+def check_admin_access(devices: JsonObject, context: Context) -> list[FieldError]:
+    """Return findings about admin access outside the namespaces for it; templates are located as claims are."""
+    if context.namespace_labels.get(ADMIN_LABEL) == "true":
+        return []
+    text = f"admin access to devices requires the `{ADMIN_LABEL}: true` label on the containing namespace"
+    return [
+        forbidden_field(f"spec.devices.requests[{index}].adminAccess", text)
+        for index, request in enumerate(devices.get("requests") or [])
+        if dig(request, "exactly", "adminAccess")
+    ]
 
 
 def check_selectors(selectors: list[JsonObject], path: str, context: Context) -> list[FieldError]:
@@ -129,8 +149,11 @@ def check_selectors(selectors: list[JsonObject], path: str, context: Context) ->
     for index, selector in enumerate(selectors):
         where = f"{path}[{index}].cel"
         expression = dig(selector, "cel", "expression")
-        if not expression:
-            errors.append(required(f"{where}.expression" if selector.get("cel") else where))
+        if selector.get("cel") is None:
+            errors.append(required(where))
+        elif not expression:
+            text = "compilation failed: ERROR: <input>:1:0: Syntax error: mismatched input '<EOF>'"
+            errors.append(invalid(f"{where}.expression", "", text))
         elif len(expression) > 10 * 1024:
             errors.append(
                 FieldError(f"{where}.expression", "FieldValueTooLong", "Too long: may not be more than 10240 bytes")
@@ -147,22 +170,29 @@ def _references(holder: JsonObject) -> Iterator[tuple[int, str]]:
 
 def _check_references(holder: JsonObject, path: str, known: set[str]) -> list[FieldError]:
     text = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"
-    return [
-        invalid(f"{path}.requests[{index}]", name, text) for index, name in _references(holder) if name not in known
-    ]
+    errors: list[FieldError] = []
+    seen: set[str] = set()
+    for index, name in _references(holder):
+        where = f"{path}.requests[{index}]"
+        if name not in known:
+            errors.append(invalid(where, name, text))
+        elif name in seen:
+            errors.append(duplicate(where, name))
+        seen.add(name)
+    return errors
 
 
 def _check_constraint(constraint: JsonObject, path: str, known: set[str]) -> list[FieldError]:
     errors = _check_references(constraint, path, known)
     match, distinct = constraint.get("matchAttribute"), constraint.get("distinctAttribute")
-    if bool(match) == bool(distinct):
-        return [
-            *errors,
-            required(f"{path}.matchAttribute", "exactly one of matchAttribute and distinctAttribute is required"),
-        ]
+    if not (match or distinct):
+        text = 'exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set'
+        return [*errors, required(path, text)]
+    # Of both only the first is looked at.
     which = "matchAttribute" if match else "distinctAttribute"
     if "/" not in str(constraint[which]):
-        errors.append(invalid(f"{path}.{which}", constraint[which], "must include a domain"))
+        text = "a fully qualified name must be a domain and a name separated by a slash"
+        return [*errors, invalid(f"{path}.{which}", constraint[which], text)]
     return errors + check_qualified(constraint[which], f"{path}.{which}")
 
 
@@ -171,14 +201,14 @@ def check_opaque(config: JsonObject, path: str) -> list[FieldError]:
     opaque: Any = config.get("opaque")
     if not opaque:
         return [required(f"{path}.opaque")]
-    errors = check_subdomain(opaque.get("driver"), f"{path}.opaque.driver", 63)
+    errors = check_driver(opaque.get("driver"), f"{path}.opaque.driver")
     parameters = opaque.get("parameters")
     where = f"{path}.opaque.parameters"
-    if parameters is None:
+    if parameters is None or (isinstance(parameters, RawJson) and parameters.text.strip() == "null"):
         return [*errors, required(where)]
     if not isinstance(parameters, RawJson) or not _is_json_object(parameters):
         shown = "<value omitted>"
-        return [*errors, invalid(where, shown, "parameters must be a valid JSON object")]
+        return [*errors, invalid(where, shown, "must be a valid JSON object")]
     if len(parameters.text.encode()) > _PARAMETERS_MAX:
         errors.append(FieldError(where, "FieldValueTooLong", f"Too long: may not be more than {_PARAMETERS_MAX} bytes"))
     return errors

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import copy
 
-from fracgpu.sim.api.errors import FieldError, duplicate, forbidden_field, not_supported, required
+from fracgpu.sim.api.errors import FieldError, duplicate, forbidden_field, invalid, not_supported, required
 from fracgpu.sim.api.objects import JsonObject, dig
-from fracgpu.sim.api.rules_base import Context, Rules, check_label
+from fracgpu.sim.api.rules_base import Context, Rules, check_label, check_subdomain
 
-_RESTART = ("Always", "Never", "OnFailure")
+_RESTART = ("Always", "OnFailure", "Never")
+_CONTAINER_RESTART = ("Always", "Never", "OnFailure")
 
 
 def default_pod_spec(spec: JsonObject) -> None:
@@ -22,9 +23,12 @@ def default_pod_spec(spec: JsonObject) -> None:
     spec.setdefault("terminationGracePeriodSeconds", 30)
     spec.setdefault("dnsPolicy", "ClusterFirst")
     spec.setdefault("schedulerName", "default-scheduler")
+    spec.setdefault("securityContext", {})
     for container in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]:
         container.setdefault("imagePullPolicy", "IfNotPresent")
         container.setdefault("resources", {})
+        container.setdefault("terminationMessagePath", "/dev/termination-log")
+        container.setdefault("terminationMessagePolicy", "File")
 
 
 def check_pod_spec(spec: JsonObject, path: str) -> list[FieldError]:
@@ -51,8 +55,15 @@ def _check_pod_claim(claim: JsonObject, path: str, seen: set[str]) -> list[Field
     if name in seen:
         errors.append(duplicate(f"{path}.name", name))
     seen.add(name)
-    if bool(claim.get("resourceClaimName")) == bool(claim.get("resourceClaimTemplateName")):
-        errors.append(required(path, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"))
+    sources = [key for key in ("resourceClaimName", "resourceClaimTemplateName") if claim.get(key)]
+    if not sources:
+        text = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"
+        errors.append(invalid(path, claim, text))
+    elif len(sources) > 1:
+        text = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
+        errors.append(invalid(path, claim, text))
+    for key in sources:
+        errors += check_subdomain(claim[key], f"{path}.{key}")
     return errors
 
 
@@ -64,17 +75,29 @@ def _check_container(container: JsonObject, path: str, names: set[str], claims: 
     names.add(name)
     if not container.get("image"):
         errors.append(required(f"{path}.image"))
+    policy = container.get("restartPolicy")
+    if policy and policy not in _CONTAINER_RESTART:
+        errors.append(not_supported(f"{path}.restartPolicy", policy, _CONTAINER_RESTART))
+    return errors + _check_uses(dig(container, "resources", "claims") or [], f"{path}.resources.claims", claims)
+
+
+def _check_uses(uses: list[JsonObject], path: str, claims: set[str]) -> list[FieldError]:
+    errors: list[FieldError] = []
     used: set[tuple[str, str]] = set()
-    for index, claim in enumerate(dig(container, "resources", "claims") or []):
-        where = f"{path}.resources.claims[{index}]"
-        key = (str(claim.get("name")), str(claim.get("request", "")))
-        if not claim.get("name"):
+    for index, claim in enumerate(uses):
+        where = f"{path}[{index}]"
+        name, request = str(claim.get("name", "")), str(claim.get("request", ""))
+        if not name:
             errors.append(required(f"{where}.name"))
-        elif key[0] not in claims:
-            errors.append(FieldError(f"{where}.name", "FieldValueNotFound", f'Not found: "{key[0]}"'))
-        if key in used:
-            errors.append(duplicate(where, key[0]))
-        used.add(key)
+            continue
+        # A whole claim and a request of it are one too many as well.
+        if (name, request) in used or (name, "") in used or (not request and any(name == seen for seen, _ in used)):
+            errors.append(duplicate(where, name))
+        elif name not in claims:
+            known = ", ".join(sorted(claims))
+            text = f'Not found: "{name}": must be one of the names in pod.spec.resourceClaims: {known}'
+            errors.append(FieldError(where, "FieldValueNotFound", text))
+        used.add((name, request))
     return errors
 
 
@@ -83,7 +106,14 @@ class PodRules(Rules):
 
     def prepare_create(self, obj: JsonObject, context: Context) -> None:
         """Set defaults; a status given on create is replaced."""
-        default_pod_spec(obj.setdefault("spec", {}))
+        spec = obj.setdefault("spec", {})
+        default_pod_spec(spec)
+        # What admission adds to every pod.
+        spec.setdefault("serviceAccountName", "default")
+        spec.setdefault("serviceAccount", spec["serviceAccountName"])
+        spec.setdefault("enableServiceLinks", True)
+        spec.setdefault("priority", 0)
+        spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
         obj["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
 
     def prepare_update(self, obj: JsonObject, old: JsonObject, context: Context) -> None:

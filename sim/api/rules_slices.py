@@ -11,13 +11,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from fracgpu.driver.quantity import parse_quantity
 from fracgpu.sim.api.errors import FieldError, duplicate, forbidden_field, invalid, not_supported, required, too_many
-from fracgpu.sim.api.objects import JsonObject, metadata
+from fracgpu.sim.api.objects import JsonObject, metadata, now
 from fracgpu.sim.api.rules_allocation import check_node_selector, check_pool
-from fracgpu.sim.api.rules_base import Context, Rules, check_label, check_qualified, check_subdomain
+from fracgpu.sim.api.rules_base import (
+    Context,
+    Rules,
+    check_dns_label,
+    check_driver,
+    check_label_key,
+    check_qualified,
+    check_subdomain,
+)
 from fracgpu.sim.api.rules_capacity import check_policy
-from fracgpu.sim.api.rules_deviceclaim import check_opaque, check_selectors
+from fracgpu.sim.api.rules_deviceclaim import TAINT_EFFECTS, check_opaque, check_selectors
 
 # semver.org, the regular expression of section "Is there a suggested regular expression".
 _SEMVER = re.compile(
@@ -35,19 +42,21 @@ class SliceRules(Rules):
     """ResourceSlice: driver, node and pool name are immutable; the rest is replaced freely."""
 
     def prepare_create(self, obj: JsonObject, context: Context) -> None:
-        """Drop gated members."""
+        """Drop gated members; a capacity without value has none."""
+        _default_slice(obj)
         if not context.consumable_capacity:
             _drop_sharing(obj)
 
     def prepare_update(self, obj: JsonObject, old: JsonObject, context: Context) -> None:
-        """Drop gated members unless the stored object already uses them."""
+        """Drop gated members unless the stored object already uses them; taints are dated by the server."""
+        _default_slice(obj)
         if not context.consumable_capacity and not _shares(old):
             _drop_sharing(obj)
 
     def validate(self, obj: JsonObject, context: Context) -> list[FieldError]:
         """Check the spec."""
         spec = obj.get("spec") or {}
-        errors = check_subdomain(spec.get("driver"), "spec.driver", 63)
+        errors = check_driver(spec.get("driver"), "spec.driver")
         pool = spec.get("pool") or {}
         errors += check_pool(pool.get("name"), "spec.pool.name")
         if not pool.get("resourceSliceCount", 0) > 0:
@@ -80,6 +89,9 @@ class ClassRules(Rules):
         """Check selectors and configuration."""
         spec = obj.get("spec") or {}
         errors = check_selectors(spec.get("selectors") or [], "spec.selectors", context)
+        extended = spec.get("extendedResourceName")
+        if extended and not _is_extended_resource(extended):
+            errors.append(invalid("spec.extendedResourceName", extended, "must be a valid extended resource name"))
         configs = spec.get("config") or []
         if len(configs) > 32:
             errors.append(too_many("spec.config", len(configs), 32))
@@ -91,6 +103,21 @@ class ClassRules(Rules):
         """Make sure that there is a spec and metadata."""
         metadata(obj)
         obj.setdefault("spec", {})
+
+
+def _is_extended_resource(name: str) -> bool:
+    # IsExtendedResourceName in pkg/apis/core/v1/helper: a domain, and not Kubernetes' own.
+    domain, slash, _ = name.partition("/")
+    own = domain == "kubernetes.io" or domain.endswith(".kubernetes.io") or name.startswith("requests.")
+    return bool(slash) and not own and not check_label_key(name, "")
+
+
+def _default_slice(obj: JsonObject) -> None:
+    for device in _devices(obj):
+        for capacity in (device.get("capacity") or {}).values():
+            capacity.setdefault("value", "0")
+        for taint in device.get("taints") or []:
+            taint.setdefault("timeAdded", now())
 
 
 def _devices(obj: JsonObject) -> list[JsonObject]:
@@ -112,7 +139,10 @@ def _check_node_choice(spec: JsonObject) -> list[FieldError]:
     chosen = [name for name in _NODE_CHOICES if spec.get(name)]
     if len(chosen) != 1:
         text = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required"
-        return [required("spec", text) if not chosen else invalid("spec", chosen, text)]
+        if not chosen:
+            return [required("spec", text)]
+        shown = "{" + ", ".join(f"`{name}`" for name in chosen) + "}"
+        return [invalid("spec", shown, f"{text}, but multiple fields are set")]
     if chosen == ["nodeName"]:
         return check_subdomain(spec["nodeName"], "spec.nodeName")
     if chosen == ["nodeSelector"]:
@@ -131,29 +161,30 @@ def _check_devices(spec: JsonObject) -> list[FieldError]:
         errors += _check_device(device, path)
         name = str(device.get("name"))
         if name in seen:
-            errors.append(duplicate(f"{path}.name", name))
+            errors.append(duplicate(path, name))
         seen.add(name)
     return errors
 
 
 def _check_device(device: JsonObject, path: str) -> list[FieldError]:
-    errors = check_label(device.get("name"), f"{path}.name")
+    errors = check_dns_label(device.get("name"), f"{path}.name")
     attributes, capacity = device.get("attributes") or {}, device.get("capacity") or {}
     if len(attributes) + len(capacity) > _MAX_ATTRIBUTES:
         text = f"the total number of attributes and capacities must not exceed {_MAX_ATTRIBUTES}"
         errors.append(invalid(path, len(attributes) + len(capacity), text))
     for key, attribute in attributes.items():
-        errors += check_qualified(key, f"{path}.attributes[{key}]")
+        errors += check_qualified(key, f"{path}.attributes")
         errors += _check_attribute(attribute, f"{path}.attributes[{key}]")
     shared = bool(device.get("allowMultipleAllocations"))
     for key, entry in capacity.items():
         errors += _check_capacity(key, entry, f"{path}.capacity[{key}]", shared=shared)
     for index, taint in enumerate(device.get("taints") or []):
-        effects = ("NoExecute", "NoSchedule", "None")
-        if taint.get("effect") not in effects:
-            errors.append(not_supported(f"{path}.taints[{index}].effect", taint.get("effect"), effects))
+        where = f"{path}.taints[{index}]"
         if not taint.get("key"):
-            errors.append(required(f"{path}.taints[{index}].key"))
+            errors.append(invalid(f"{where}.key", "", "name part must be non-empty"))
+        errors += check_label_key(str(taint.get("key", "")), f"{where}.key")
+        if taint.get("effect") not in TAINT_EFFECTS:
+            errors.append(not_supported(f"{where}.effect", taint.get("effect"), TAINT_EFFECTS))
     return errors
 
 
@@ -161,7 +192,7 @@ def _check_attribute(attribute: JsonObject, path: str) -> list[FieldError]:
     given = [kind for kind in ("bool", "int", "string", "version") if kind in attribute]
     if len(given) != 1:
         text = "exactly one value must be specified"
-        return [required(path, text) if not given else invalid(path, attribute, text)]
+        return [invalid(path, _go_attribute(attribute) if attribute else "", text)]
     kind, value = given[0], attribute[given[0]]
     if kind in ("string", "version") and len(value.encode()) > 64:
         return [FieldError(f"{path}.{kind}", "FieldValueTooLong", "Too long: may not be more than 64 bytes")]
@@ -170,14 +201,17 @@ def _check_attribute(attribute: JsonObject, path: str) -> list[FieldError]:
     return []
 
 
+def _go_attribute(attribute: JsonObject) -> JsonObject:
+    """Return an attribute as the server prints it: a struct of its own, not a part of the API."""
+    single = {f"{kind.capitalize()}Value": attribute.get(kind) for kind in ("int", "bool", "string", "version")}
+    return single | {f"{name}s": None for name in single}
+
+
 def _check_capacity(key: str, entry: JsonObject, path: str, *, shared: bool) -> list[FieldError]:
-    errors = check_qualified(key, path)
+    errors = check_qualified(key, path.partition("[" + key)[0])
     policy = entry.get("requestPolicy")
-    if "value" not in entry:
-        return [*errors, required(f"{path}.value")]
     if policy is None:
         return errors
     if not shared:
-        text = "requestPolicy is not allowed when allowMultipleAllocations is not true"
-        return [*errors, forbidden_field(f"{path}.requestPolicy", text)]
-    return errors + check_policy(policy, parse_quantity(entry["value"]), f"{path}.requestPolicy")
+        return [*errors, forbidden_field(f"{path}.requestPolicy", "allowMultipleAllocations must be true")]
+    return errors + check_policy(policy, entry["value"], f"{path}.requestPolicy")

@@ -4,14 +4,14 @@
 # ruff: noqa: ARG002
 from __future__ import annotations
 
-from fracgpu.sim.api.errors import FieldError, invalid, not_supported, required
+from fracgpu.sim.api.errors import FieldError, forbidden_field, invalid, not_supported, required
 from fracgpu.sim.api.objects import JsonObject, dig, name_of, uid_of
 from fracgpu.sim.api.rules_base import Context, Rules
 from fracgpu.sim.api.rules_pods import check_pod_spec, default_pod_spec
 
 
 class ReplicatedRules(Rules):
-    """Deployment and ReplicaSet."""
+    """Deployment, ReplicaSet and what they share with StatefulSet."""
 
     def prepare_create(self, obj: JsonObject, context: Context) -> None:
         """Default replicas and template; drop a status given on create."""
@@ -27,6 +27,13 @@ class ReplicatedRules(Rules):
         spec = obj.setdefault("spec", {})
         spec.setdefault("replicas", 1)
         default_pod_spec(spec.setdefault("template", {}).setdefault("spec", {}))
+        if obj.get("kind") == "Deployment":
+            spec.setdefault("revisionHistoryLimit", 10)
+            spec.setdefault("progressDeadlineSeconds", 600)
+            strategy = spec.setdefault("strategy", {})
+            if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+                bounds = strategy.get("rollingUpdate") or {}
+                strategy["rollingUpdate"] = {"maxUnavailable": "25%", "maxSurge": "25%"} | bounds
 
     def validate(self, obj: JsonObject, context: Context) -> list[FieldError]:
         """Check replicas, selector and template."""
@@ -51,6 +58,43 @@ class ReplicatedRules(Rules):
         """Refuse a change of the selector."""
         new, before = dig(obj, "spec", "selector"), dig(old, "spec", "selector")
         return [] if new == before else [invalid("spec.selector", new, "field is immutable")]
+
+
+class StatefulSetRules(ReplicatedRules):
+    """StatefulSet: after creation only a few members of the spec may change."""
+
+    _MUTABLE = (
+        "replicas",
+        "ordinals",
+        "template",
+        "updateStrategy",
+        "revisionHistoryLimit",
+        "persistentVolumeClaimRetentionPolicy",
+        "minReadySeconds",
+    )
+
+    def prepare_create(self, obj: JsonObject, context: Context) -> None:
+        """Set defaults; drop a status given on create."""
+        super().prepare_create(obj, context)
+        obj["status"] = {"replicas": 0, "availableReplicas": 0}
+
+    def _default(self, obj: JsonObject) -> None:
+        super()._default(obj)
+        spec = obj["spec"]
+        spec.setdefault("podManagementPolicy", "OrderedReady")
+        strategy = spec.setdefault("updateStrategy", {})
+        if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+            strategy.setdefault("rollingUpdate", {}).setdefault("partition", 0)
+        spec.setdefault("revisionHistoryLimit", 10)
+        spec.setdefault("persistentVolumeClaimRetentionPolicy", {"whenDeleted": "Retain", "whenScaled": "Retain"})
+
+    def validate_update(self, obj: JsonObject, old: JsonObject, context: Context) -> list[FieldError]:
+        """Refuse changes of anything else."""
+        frozen = [{key: value for key, value in one["spec"].items() if key not in self._MUTABLE} for one in (obj, old)]
+        if frozen[0] == frozen[1]:
+            return []
+        names = ", ".join(f"'{name}'" for name in self._MUTABLE[:-1]) + f" and '{self._MUTABLE[-1]}'"
+        return [forbidden_field("spec", f"updates to statefulset spec for fields other than {names} are forbidden")]
 
 
 class JobRules(Rules):
@@ -82,6 +126,8 @@ class JobRules(Rules):
             ("parallelism", 1),
             ("backoffLimit", 6),
             ("completionMode", "NonIndexed"),
+            ("suspend", False),
+            ("podReplacementPolicy", "TerminatingOrFailed"),
         ):
             spec.setdefault(key, value)
         default_pod_spec(spec.setdefault("template", {}).setdefault("spec", {}))
@@ -97,8 +143,7 @@ class JobRules(Rules):
         ]
         template = dig(spec, "template", "spec") or {}
         if template.get("restartPolicy") not in ("Never", "OnFailure"):
-            known = ("OnFailure", "Never")
-            errors.append(not_supported("spec.template.spec.restartPolicy", template.get("restartPolicy"), known))
+            errors.append(required("spec.template.spec.restartPolicy", 'valid values: "OnFailure", "Never"'))
         return errors + check_pod_spec(template, "spec.template.spec")
 
     def validate_update(self, obj: JsonObject, old: JsonObject, context: Context) -> list[FieldError]:

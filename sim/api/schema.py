@@ -40,6 +40,8 @@ _QUANTITIES = frozenset(
     }
 )
 _SCALARS: dict[str, type | tuple[type, ...]] = {"str": str, "bool": bool, "int": int, "float": (int, float)}
+_GO_TYPES = {"str": "string", "int": "int64"}
+_QUANTITY_TEXT = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)")
 
 
@@ -49,13 +51,15 @@ def decode(resource: Resource, obj: JsonObject, *, strict: bool = False) -> Json
     With strict an unknown or misspelt member is refused as by fieldValidation=Strict. Raises ApiError 400.
     """
     unknown: list[str] = []
-    clean = _Decoder(resource.kind, unknown).members(obj, resource.model, "")
+    clean = _Decoder(_unusable(resource), unknown).members(obj, resource.model, "")
     if strict and unknown:
         found = ", ".join(f'unknown field "{path}"' for path in unknown)
-        raise bad_request(
-            f"{resource.kind} in version {resource.version!r} cannot be handled: strict decoding error: {found}"
-        )
+        raise bad_request(f"{_unusable(resource)}: strict decoding error: {found}")
     return clean
+
+
+def _unusable(resource: Resource) -> str:
+    return f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
 
 
 def _is_time(text: str) -> bool:
@@ -77,8 +81,8 @@ def _members_of(model: str) -> dict[str, str]:
 class _Decoder:
     """One pass over one object; remembers the paths of unknown members."""
 
-    def __init__(self, kind: str, unknown: list[str]) -> None:
-        self._kind = kind
+    def __init__(self, complaint: str, unknown: list[str]) -> None:
+        self._complaint = complaint
         self._unknown = unknown
 
     def members(self, obj: Any, model: str, path: str) -> JsonObject:
@@ -133,13 +137,12 @@ class _Decoder:
         try:
             return canonical_quantity(value)
         except (QuantityInvalid, TypeError) as error:
-            raise bad_request(
-                f"{self._kind} cannot be handled: unable to parse quantity's suffix or number at {path}: {error}"
-            ) from error
+            raise bad_request(f"{self._complaint}: {_QUANTITY_TEXT} (at {path})") from error
 
     def _wrong(self, path: str, expected: str, value: Any) -> Exception:
         found = {dict: "object", list: "array", str: "string", bool: "bool"}.get(type(value), "number")
+        field = re.sub(r"\[\d+\]", "", path) or "root"
         return bad_request(
-            f"{self._kind} cannot be handled: json: cannot unmarshal {found} into field {path or 'root'} "
-            f"of type {expected}"
+            f"{self._complaint}: json: cannot unmarshal {found} into Go struct field {field} "
+            f"of type {_GO_TYPES.get(expected, expected)}"
         )

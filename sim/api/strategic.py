@@ -71,7 +71,8 @@ def _member(result: JsonObject, key: str, value: Any) -> None:
 
 def _merge_list(name: str, current: list[Any], patch: list[Any]) -> list[Any]:
     if name in _MERGED_SCALARS and not any(isinstance(item, dict) for item in patch):
-        return current + [item for item in patch if item not in current]
+        # What the patch names comes first, in its order.
+        return patch + [item for item in current if item not in patch]
     key = _MERGE_KEYS.get(name)
     objects = bool(patch) and all(isinstance(item, dict) for item in [*current, *patch])
     if key is None or not objects:

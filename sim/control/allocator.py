@@ -42,8 +42,7 @@ class Allocator(Controller):
         if self._keeps_capacity is None:
             self._keeps_capacity = keeps_capacity(self.cluster.client)
         waiting = [pod for pod in self.cluster.all(PODS) if self._waits(pod)]
-        for pod in sorted(waiting, key=lambda item: (metadata(item)["creationTimestamp"], uid_of(item))):
-            self._serve(pod)
+        self.each(sorted(waiting, key=lambda item: (metadata(item)["creationTimestamp"], uid_of(item))), self._serve)
 
     def _waits(self, pod: JsonObject) -> bool:
         spec = pod.get("spec") or {}

@@ -36,12 +36,12 @@ class ClaimController(Controller):
 
     def reconcile(self) -> None:
         """Look at every pod, then at every claim."""
-        for pod in self.cluster.all(PODS):
-            if not is_done(pod) and not is_deleting(pod):
-                self._generate(pod)
-                self._reserve_for_bound(pod)
-        for claim in self.cluster.all(RESOURCE_CLAIMS):
-            self._release(claim)
+        self.each((pod for pod in self.cluster.all(PODS) if not is_done(pod) and not is_deleting(pod)), self._serve)
+        self.each(self.cluster.all(RESOURCE_CLAIMS), self._release)
+
+    def _serve(self, pod: JsonObject) -> None:
+        self._generate(pod)
+        self._reserve_for_bound(pod)
 
     def _generate(self, pod: JsonObject) -> None:
         statuses = list(dig(pod, "status", "resourceClaimStatuses") or [])

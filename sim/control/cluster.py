@@ -24,6 +24,7 @@ _WATCHED = (
     resources.DEVICE_CLASSES,
     resources.DEPLOYMENTS,
     resources.REPLICA_SETS,
+    resources.STATEFUL_SETS,
     resources.JOBS,
 )
 _SYNC_SECONDS = 30.0
@@ -112,7 +113,12 @@ class Cluster:
             if last is not None and last["message"] == message:
                 return
             body = _event(obj, kind=kind, reason=reason, message=message, component=component)
-            self._last_events[key] = self._write_event(body, last)
+            try:
+                self._last_events[key] = self._write_event(body, last)
+            except ApiRefusedError as error:
+                # News of a namespace that is going away; nobody will miss it.
+                if error.code != 403:
+                    raise
 
     def settled(self, obj: JsonObject, reason: str) -> None:
         """Forget the last text of a reason, so that the same trouble later is news again."""

@@ -31,6 +31,7 @@ class Informer:
         self._lock = threading.Lock()
         self._objects: dict[tuple[str, str], JsonObject] = {}
         self._revision = ""
+        self._seen = 0
         self._synced = threading.Event()
         self._stopping = threading.Event()
         self._stream: WatchStream | None = None
@@ -65,9 +66,11 @@ class Informer:
             return self._objects.get((namespace, name))
 
     def observe(self, obj: JsonObject) -> None:
-        """Take in an object that a write returned."""
+        """Take in an object that a write returned, unless the watch is beyond it and knows that it is gone."""
         with self._lock:
-            self._take(obj)
+            gone = (namespace_of(obj), name_of(obj)) not in self._objects and revision_of(obj) <= self._seen
+            if not gone:
+                self._take(obj)
 
     def forget(self, obj: JsonObject) -> None:
         """Take in that an object is gone."""
@@ -110,6 +113,7 @@ class Informer:
         with self._lock:
             self._objects = {(namespace_of(item), name_of(item)): item for item in items}
             self._revision = revision
+            self._seen = int(revision)
         self._synced.set()
         self._changed()
 
@@ -136,4 +140,6 @@ class Informer:
             self.forget(obj)
         else:
             self.observe(obj)
+        with self._lock:
+            self._seen = revision_of(obj)
         self._changed()

@@ -18,9 +18,7 @@ class JobController(Controller):
 
     def reconcile(self) -> None:
         """Look at every job that is not finished."""
-        for job in self.cluster.all(JOBS):
-            if not is_deleting(job) and not _finished(job):
-                self._sync(job)
+        self.each((job for job in self.cluster.all(JOBS) if not is_deleting(job) and not _finished(job)), self._sync)
 
     def _sync(self, job: JsonObject) -> None:
         spec, pods = job["spec"], pods_of(self.cluster, job)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Iterable
 
 from fracgpu.driver.errors import FracgpuError
+from fracgpu.sim.api.objects import JsonObject
 from fracgpu.sim.control.cluster import Cluster
 from fracgpu.sim.transport import ApiRefusedError
 
@@ -34,6 +36,17 @@ class Controller:
     def reconcile(self) -> None:
         """Do one round over everything."""
         raise NotImplementedError
+
+    def each(self, objects: Iterable[JsonObject], act: Callable[[JsonObject], object]) -> None:
+        """Act on every object, on the others too when one of them fails. Raises the first ApiRefusedError then."""
+        failure: ApiRefusedError | None = None
+        for obj in objects:
+            try:
+                act(obj)
+            except ApiRefusedError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def start(self) -> None:
         """Start the thread."""

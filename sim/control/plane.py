@@ -11,6 +11,7 @@ from fracgpu.sim.control.jobs import JobController
 from fracgpu.sim.control.loop import Controller
 from fracgpu.sim.control.replicas import DeploymentController, ReplicaSetController
 from fracgpu.sim.control.scheduler import Scheduler
+from fracgpu.sim.control.stateful import StatefulSetController
 
 
 class ControlPlane:
@@ -27,6 +28,7 @@ class ControlPlane:
             Scheduler(self.cluster),
             DeploymentController(self.cluster),
             ReplicaSetController(self.cluster),
+            StatefulSetController(self.cluster),
             JobController(self.cluster),
         ]
 

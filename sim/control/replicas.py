@@ -1,6 +1,7 @@
 """Stand-ins for the deployment and replica set controllers: replicas exist, follow the template, cascade away.
 
-A changed template replaces all pods at once: rolling updates are not what a GPU lab is about.
+A changed template rolls: as many new pods as the surge allows, and old ones go as new ones become ready. With shares
+of GPUs that is felt, as the surge needs room of its own.
 """
 
 from __future__ import annotations
@@ -44,21 +45,46 @@ class DeploymentController(Controller):
 
     def reconcile(self) -> None:
         """Look at every deployment."""
-        for deployment in self.cluster.all(DEPLOYMENTS):
-            if not is_deleting(deployment):
-                self._sync(deployment)
+        self.each((one for one in self.cluster.all(DEPLOYMENTS) if not is_deleting(one)), self._sync)
 
     def _sync(self, deployment: JsonObject) -> None:
-        digest = _template_hash(deployment["spec"]["template"])
+        digest = template_hash(deployment["spec"]["template"])
         own = [item for item in self.cluster.all(REPLICA_SETS) if is_owned_by(item, deployment)]
         current = next((item for item in own if (metadata(item).get("labels") or {}).get(_HASH_LABEL) == digest), None)
         if current is None:
             body = _replica_set(deployment, digest)
+            body["spec"]["replicas"] = 0
             current = self.cluster.create(REPLICA_SETS, namespace_of(deployment), body)
-        for item in own:
-            wanted = deployment["spec"]["replicas"] if item is current else 0
-            self._scale(item, wanted)
-        self._report(deployment, current)
+        old = [item for item in own if item is not current]
+        if dig(deployment, "spec", "strategy", "type") == "Recreate":
+            self._recreate(deployment, current, old)
+        else:
+            self._roll(deployment, current, old)
+        self._report(deployment, current, old)
+
+    def _recreate(self, deployment: JsonObject, current: JsonObject, old: list[JsonObject]) -> None:
+        for item in old:
+            self._scale(item, 0)
+        if not any(pods_of(self.cluster, item) for item in old):
+            self._scale(current, deployment["spec"]["replicas"])
+
+    def _roll(self, deployment: JsonObject, current: JsonObject, old: list[JsonObject]) -> None:
+        """Take one step of a rolling update. Source: rolling.go of kube-controller-manager's deployment controller."""
+        wanted = deployment["spec"]["replicas"]
+        surge, unavailable = _bounds(deployment)
+        total = sum(item["spec"]["replicas"] for item in (current, *old))
+        have = current["spec"]["replicas"]
+        if have > wanted:
+            self._scale(current, wanted)
+        elif have < wanted and wanted + surge > total:
+            self._scale(current, min(wanted, have + wanted + surge - total))
+        spare = sum(_ready(item) for item in (current, *old)) - (wanted - unavailable)
+        for item in old:
+            # Who is not ready serves nobody, and may go at once.
+            idle = max(0, item["spec"]["replicas"] - _ready(item))
+            fewer = min(item["spec"]["replicas"], idle + max(0, spare))
+            spare -= max(0, fewer - idle)
+            self._scale(item, item["spec"]["replicas"] - fewer)
 
     def _scale(self, replica_set: JsonObject, replicas: int) -> None:
         if replica_set["spec"].get("replicas") != replicas and not is_deleting(replica_set):
@@ -66,10 +92,10 @@ class DeploymentController(Controller):
             changed["spec"]["replicas"] = replicas
             self.cluster.update(REPLICA_SETS, changed)
 
-    def _report(self, deployment: JsonObject, current: JsonObject) -> None:
+    def _report(self, deployment: JsonObject, current: JsonObject, old_sets: list[JsonObject]) -> None:
         counts = current.get("status") or {}
         wanted = deployment["spec"]["replicas"]
-        ready = counts.get("readyReplicas", 0)
+        ready = sum(_ready(item) for item in (current, *old_sets))
         available = "True" if ready >= wanted else "False"
         reason = "MinimumReplicasAvailable" if available == "True" else "MinimumReplicasUnavailable"
         conditions = dig(deployment, "status", "conditions") or []
@@ -80,7 +106,7 @@ class DeploymentController(Controller):
             DEPLOYMENTS,
             deployment,
             observedGeneration=metadata(deployment).get("generation"),
-            replicas=counts.get("replicas", 0),
+            replicas=sum(dig(item, "status", "replicas") or 0 for item in (current, *old_sets)),
             updatedReplicas=counts.get("replicas", 0),
             readyReplicas=ready,
             availableReplicas=ready,
@@ -96,9 +122,7 @@ class ReplicaSetController(Controller):
 
     def reconcile(self) -> None:
         """Look at every replica set."""
-        for replica_set in self.cluster.all(REPLICA_SETS):
-            if not is_deleting(replica_set):
-                self._sync(replica_set)
+        self.each((one for one in self.cluster.all(REPLICA_SETS) if not is_deleting(one)), self._sync)
 
     def _sync(self, replica_set: JsonObject) -> None:
         active = [pod for pod in pods_of(self.cluster, replica_set) if not is_terminal(pod) and not is_deleting(pod)]
@@ -122,7 +146,30 @@ class ReplicaSetController(Controller):
         )
 
 
-def _template_hash(template: JsonObject) -> str:
+def _ready(replica_set: JsonObject) -> int:
+    # Its status may be older than its last scaling: who is to go is not counted on.
+    return min(int(dig(replica_set, "status", "readyReplicas") or 0), int(replica_set["spec"]["replicas"]))
+
+
+def _bounds(deployment: JsonObject) -> tuple[int, int]:
+    """Return how many pods more, and how many fewer than wanted there may be during an update."""
+    wanted = deployment["spec"]["replicas"]
+    limits = dig(deployment, "spec", "strategy", "rollingUpdate") or {}
+    surge = _portion(limits.get("maxSurge", "25%"), wanted, up=True)
+    unavailable = _portion(limits.get("maxUnavailable", "25%"), wanted, up=False)
+    # Neither would be no way to begin.
+    return surge, unavailable if surge or unavailable else 1
+
+
+def _portion(amount: int | str, whole: int, *, up: bool) -> int:
+    if isinstance(amount, int):
+        return amount
+    percent = int(amount.removesuffix("%")) * whole
+    return -(-percent // 100) if up else percent // 100
+
+
+def template_hash(template: JsonObject) -> str:
+    """Return a short text that differs where templates differ."""
     text = json.dumps(plain(template), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 

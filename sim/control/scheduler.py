@@ -38,8 +38,7 @@ class Scheduler(Controller):
     def reconcile(self) -> None:
         """Try every unbound pod, oldest first."""
         waiting = [pod for pod in self.cluster.all(PODS) if waits_for_node(pod)]
-        for pod in sorted(waiting, key=lambda item: (metadata(item)["creationTimestamp"], uid_of(item))):
-            self._schedule(pod)
+        self.each(sorted(waiting, key=lambda item: (metadata(item)["creationTimestamp"], uid_of(item))), self._schedule)
 
     def _schedule(self, pod: JsonObject) -> None:
         claims, missing = claims_of(self.cluster, pod)

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from fracgpu.sim.lab.cluster import RunningCommand
 from fracgpu.sim.lab.errors import CommandFailed
 from fracgpu.sim.lab.stage import SHARING_PODS, STEP_MIB, Stage
-from fracgpu.sim.node.container import ContainerProcess
 
 DRIVER_API_CLIMB = ("fracgpu-climb", "driver", str(STEP_MIB), "--hold")
 _DEADLINE_S = 60.0
@@ -27,11 +27,11 @@ def held_climbs(stage: Stage, command: Sequence[str] = DRIVER_API_CLIMB) -> Iter
         CommandFailed: a program was never refused.
 
     """
-    processes: list[ContainerProcess] = []
+    processes: list[RunningCommand] = []
     watchdog = threading.Timer(_DEADLINE_S, _kill_all, [processes])
     watchdog.start()
     try:
-        processes += [stage.lab.spawn(name, list(command)) for name in SHARING_PODS]
+        processes += [stage.cluster.spawn(name, list(command), namespace=stage.namespace) for name in SHARING_PODS]
         pairs = zip(SHARING_PODS, processes, strict=True)
         yield {name: _await_refusal(name, process) for name, process in pairs}
     finally:
@@ -41,12 +41,12 @@ def held_climbs(stage: Stage, command: Sequence[str] = DRIVER_API_CLIMB) -> Iter
             process.communicate()
 
 
-def _kill_all(processes: list[ContainerProcess]) -> None:
+def _kill_all(processes: list[RunningCommand]) -> None:
     for process in processes:
         process.kill()
 
 
-def _await_refusal(name: str, process: ContainerProcess) -> Refused:
+def _await_refusal(name: str, process: RunningCommand) -> Refused:
     """Read the program's lines until it says that it was refused."""
     last = b""
     for line in process.lines():

@@ -14,7 +14,12 @@ from fracgpu.sim.api.identity import service_account
 
 NAMESPACE: Final = "fracgpu-system"
 SERVICE_ACCOUNT: Final = "fracgpu-kubeletplugin"
-_SHIPPED: Final = ("kubelet-plugin-rbac.yaml", "kubelet-plugin-policy.yaml")
+_SHIPPED: Final = (
+    "kubelet-plugin-rbac.yaml",
+    "kubelet-plugin-policy.yaml",
+    "claims-policy.yaml",
+    "parameters-policy.yaml",
+)
 
 
 def shipped_access() -> Access:

@@ -13,9 +13,9 @@ TITLE = "two pods share one GPU"
 def run(stage: Stage, evidence: Evidence) -> None:
     """Create both pods with their claims, wait until they run, compare what they were given."""
     for name in SHARING_PODS:
-        stage.lab.apply(stage.manifest(name, stage.sizes.slice_mib))
-    pods = [stage.lab.wait_pod(name) for name in SHARING_PODS]
-    claims = [stage.lab.claims_of(pod)[0] for pod in pods]
+        stage.cluster.apply(stage.manifest(name, stage.sizes.slice_mib), stage.namespace)
+    pods = [stage.cluster.wait_pod(name, namespace=stage.namespace) for name in SHARING_PODS]
+    claims = [stage.claim(name) for name in SHARING_PODS]
     results = [claim["status"]["allocation"]["devices"]["results"][0] for claim in claims]
 
     nodes = {pod["spec"]["nodeName"] for pod in pods}

@@ -24,8 +24,8 @@ def run(stage: Stage, evidence: Evidence) -> None:
     """Ask in each pod, through a C program and through Python, how large the GPU is."""
     wanted = stage.sizes.slice_bytes
     for name in SHARING_PODS:
-        view = json.loads(stage.lab.output_of(name, ["fracgpu-view"]))
-        python = json.loads(stage.lab.output_of(name, ["python3", "-c", PYNVML_PROGRAM]))
+        view = json.loads(stage.output_of(name, ["fracgpu-view"]))
+        python = json.loads(stage.output_of(name, ["python3", "-c", PYNVML_PROGRAM]))
         totals = _totals(view) | {"pynvml v1": python["v1"], "pynvml v2": python["v2"]}
         evidence.check(
             f"{name}: every interface shows {mib(wanted)}",

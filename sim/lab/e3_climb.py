@@ -17,6 +17,7 @@ from fracgpu.native.state_file import read_state_file
 from fracgpu.sim.lab.allocations import allocation_directory
 from fracgpu.sim.lab.climbing import DRIVER_API_CLIMB, held_climbs
 from fracgpu.sim.lab.evidence import Evidence, mib
+from fracgpu.sim.lab.node import NodeUnderTest
 from fracgpu.sim.lab.options import MIB
 from fracgpu.sim.lab.stage import SHARING_PODS, STEP_MIB, Stage
 
@@ -53,14 +54,21 @@ def run(stage: Stage, evidence: Evidence) -> None:
     """Climb in both pods at once, through each interface; compare what they got with the slices and the card."""
     for interface, (call, command) in _CLIMBS.items():
         with held_climbs(stage, command) as refusals:
-            usage = read_usage(stage.lab.layout.machine)[0]
+            usage = _card(stage, stage.node) if stage.node else None
         for name, refused in refusals.items():
             _check_refusal(stage, evidence, f"{name}, {interface}", call, refused)
-        held = sum(refused["allocated_bytes"] for refused in refusals.values())
-        _check_card(evidence, interface, held, usage)
-        evidence.data[interface] = refusals | {"card_used_bytes": usage.used_bytes}
-    for name in SHARING_PODS:
-        _check_counted(stage, evidence, name)
+        evidence.data[interface] = refusals
+        if usage:
+            held = sum(refused["allocated_bytes"] for refused in refusals.values())
+            _check_card(evidence, interface, held, usage)
+            evidence.data[interface] = refusals | {"card_used_bytes": usage.used_bytes}
+    if stage.node:
+        for name in SHARING_PODS:
+            _check_counted(stage, stage.node, evidence, name)
+
+
+def _card(stage: Stage, node: NodeUnderTest) -> FakeGpuUsage:
+    return next(usage for usage in read_usage(node.machine_file) if usage.uuid == stage.gpu_uuid)
 
 
 def _check_refusal(stage: Stage, evidence: Evidence, who: str, call: str, refused: dict[str, Any]) -> None:
@@ -87,10 +95,9 @@ def _check_card(evidence: Evidence, interface: str, held: int, usage: FakeGpuUsa
     )
 
 
-def _check_counted(stage: Stage, evidence: Evidence, name: str) -> None:
+def _check_counted(stage: Stage, node: NodeUnderTest, evidence: Evidence, name: str) -> None:
     """Read from the host what the interceptor counted for the pod's allocation."""
-    claim = stage.lab.claims_of(stage.lab.pod(name))[0]
-    state = read_state_file(allocation_directory(stage.lab.layout.run_dir, claim) / "state")
+    state = read_state_file(allocation_directory(node.run_dir, stage.claim(name)) / "state")
     evidence.check(
         f"{name}: the refusals are on record",
         state.refusals >= len(_CLIMBS) and _fills(state.peak_bytes, stage.sizes.slice_bytes) and not state.used_bytes,

@@ -20,6 +20,7 @@ from fracgpu.native.config_page import decode_config_page
 from fracgpu.sim.lab import proof_checks
 from fracgpu.sim.lab.allocations import allocation_directory, allocation_ids, cdi_file
 from fracgpu.sim.lab.evidence import Evidence, mib
+from fracgpu.sim.lab.node import NodeUnderTest
 from fracgpu.sim.lab.stage import SHARING_PODS, Stage
 from fracgpu.sim.node.api import Json
 from fracgpu.sim.node.mounts import unescape_mount_path
@@ -30,23 +31,28 @@ _LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
 
 
 def run(stage: Stage, evidence: Evidence) -> None:
-    """Follow the chain of the first pod from its claim to the library in its container."""
+    """Follow the chain of the first pod from its claim to the library in its container.
+
+    Where nobody can look at the node, what the pod sees and what the plugin says of it is all there is.
+    """
     name = SHARING_PODS[0]
-    claim = stage.lab.claims_of(stage.lab.pod(name))[0]
-    spec = _check_cdi_file(stage, evidence, claim)
-    mounts = {mount["containerPath"]: mount["hostPath"] for mount in _mounts(spec)}
-    if stage.lab.isolation.mounts:
-        _check_mounts(stage, evidence, name, mounts)
-    else:
-        _check_prefix(stage, evidence, name)
-    _check_config_page(stage, evidence, claim)
+    claim = stage.claim(name)
+    if stage.node:
+        spec = _check_cdi_file(stage.node, evidence, claim)
+        mounts = {mount["containerPath"]: mount["hostPath"] for mount in _mounts(spec)}
+        if stage.node.isolation.mounts:
+            _check_mounts(stage, stage.node, evidence, name, mounts)
+        else:
+            _check_prefix(stage, stage.node, evidence, name)
+        _check_config_page(stage, stage.node, evidence, claim)
     _check_environment(stage, evidence, name, claim)
-    check_rights(stage, evidence)
+    if stage.node:
+        check_rights(stage.node, evidence)
     proof_checks.run(stage, evidence)
 
 
-def _check_cdi_file(stage: Stage, evidence: Evidence, claim: Json) -> Json:
-    path = cdi_file(stage.lab.layout.cdi_dir, claim)
+def _check_cdi_file(node: NodeUnderTest, evidence: Evidence, claim: Json) -> Json:
+    path = cdi_file(node.cdi_dir, claim)
     spec: Json = json.loads(path.read_bytes())
     device_ids = {f"{spec['kind']}={device['name']}" for device in spec["devices"]}
     expected = {cdi_device_id(allocation) for allocation in allocation_ids(claim)}
@@ -59,9 +65,9 @@ def _check_cdi_file(stage: Stage, evidence: Evidence, claim: Json) -> Json:
     return spec
 
 
-def _check_mounts(stage: Stage, evidence: Evidence, name: str, mounts: dict[str, str]) -> None:
+def _check_mounts(stage: Stage, node: NodeUnderTest, evidence: Evidence, name: str, mounts: dict[str, str]) -> None:
     """Compare the container's own mount table and the bytes that it sees with the CDI file and the library store."""
-    mountinfo = stage.lab.output_of(name, ["cat", "/proc/self/mountinfo"])
+    mountinfo = stage.output_of(name, ["cat", "/proc/self/mountinfo"])
     seen = {unescape_mount_path(line.split(" ")[4]) for line in mountinfo.splitlines()}
     resolved = {str(Path(target).resolve()) for target in mounts}
     missing = sorted(resolved - seen)
@@ -73,7 +79,7 @@ def _check_mounts(stage: Stage, evidence: Evidence, name: str, mounts: dict[str,
     for library in _LIBRARIES:
         targets = [target for target in mounts if target.endswith(f"/{library}") and not target.startswith("/run/")]
         inside = {path: _digest_inside(stage, name, path) for path in targets}
-        ours = _digest(stage.lab.libraries.directory / "container" / library)
+        ours = node.interceptor_digest("container", library)
         evidence.check(
             f"{library} in the container is the interceptor (sha256 {ours[:16]}...)",
             bool(inside) and set(inside.values()) == {ours},
@@ -82,22 +88,22 @@ def _check_mounts(stage: Stage, evidence: Evidence, name: str, mounts: dict[str,
     evidence.data["mountinfo"] = mountinfo
 
 
-def _check_prefix(stage: Stage, evidence: Evidence, name: str) -> None:
+def _check_prefix(stage: Stage, node: NodeUnderTest, evidence: Evidence, name: str) -> None:
     """Without namespaces: the prefix that LD_LIBRARY_PATH names holds the stand-alone interceptor."""
-    prefix = stage.lab.output_of(name, ["sh", "-c", 'echo "$FRACGPU_PREFIX"']).strip()
+    prefix = stage.output_of(name, ["sh", "-c", 'echo "$FRACGPU_PREFIX"']).strip()
     for library in _LIBRARIES:
         seen = _digest_inside(stage, name, f"{prefix}/{library}")
-        ours = _digest(stage.lab.libraries.directory / "standalone" / library)
+        ours = node.interceptor_digest("standalone", library)
         evidence.check(
             f"{library} in the prefix is the stand-alone interceptor (sha256 {ours[:16]}...)",
             seen == ours,
-            f"{seen[:16]}... at {_short(stage, prefix)}/{library}",
+            f"{seen[:16]}... at {_short(node, prefix)}/{library}",
         )
 
 
-def _check_config_page(stage: Stage, evidence: Evidence, claim: Json) -> None:
+def _check_config_page(stage: Stage, node: NodeUnderTest, evidence: Evidence, claim: Json) -> None:
     allocation = allocation_ids(claim)[0]
-    on_node = allocation_directory(stage.lab.layout.run_dir, claim) / "config"
+    on_node = allocation_directory(node.run_dir, claim) / "config"
     page = decode_config_page(on_node.read_bytes())
     evidence.data["config page"] = asdict(page)
     limit = page.memory_limit_bytes
@@ -106,14 +112,14 @@ def _check_config_page(stage: Stage, evidence: Evidence, claim: Json) -> None:
         page.allocation_id == allocation and limit == stage.sizes.slice_bytes,
         f"{page.allocation_id}: {'no limit' if limit is None else mib(limit)}, cores {page.cores_percent}",
     )
-    if stage.lab.isolation.mounts:
+    if node.isolation.mounts:
         _check_page_inside(stage, evidence, claim["metadata"]["name"], on_node, allocation)
 
 
 def _check_page_inside(stage: Stage, evidence: Evidence, name: str, on_node: Path, allocation: str) -> None:
     path = f"{CONTAINER_ALLOCATIONS_DIR}/{allocation}/config"
     digest, seen = _digest(on_node), _digest_inside(stage, name, path)
-    result = stage.lab.execute(name, ["sh", "-c", f": >> {path}"])
+    result = stage.cluster.execute(name, ["sh", "-c", f": >> {path}"], namespace=stage.namespace)
     evidence.check(
         "the container sees that page and cannot change it",
         seen == digest and result.exit_code != 0,
@@ -124,26 +130,24 @@ def _check_page_inside(stage: Stage, evidence: Evidence, name: str, on_node: Pat
 def _check_environment(stage: Stage, evidence: Evidence, name: str, claim: Json) -> None:
     """The environment informs: it repeats the limit under the allocation's own key."""
     allocation = allocation_ids(claim)[0]
-    environment = dict(line.split("=", 1) for line in stage.lab.output_of(name, ["env"]).splitlines() if "=" in line)
+    environment = dict(line.split("=", 1) for line in stage.output_of(name, ["env"]).splitlines() if "=" in line)
     key = allocation_env_key(allocation)
     value = environment.get(key, "")
-    gpu = stage.lab.gpus[0].uuid
     evidence.check(
         "the environment names the allocation",
-        f"{stage.sizes.slice_mib}Mi" in value.split() and gpu in value.split(),
+        f"{stage.sizes.slice_mib}Mi" in value.split() and stage.gpu_uuid in value.split(),
         f"{key}={value}" if value else f"no variable for {allocation_hash(allocation)}",
     )
     evidence.data["environment"] = environment
 
 
-def check_rights(stage: Stage, evidence: Evidence) -> None:
+def check_rights(node: NodeUnderTest, evidence: Evidence) -> None:
     """The plugin has the rights of an installation (deploy/), and all that it did so far was within them."""
-    access = stage.lab.access
-    used = ", ".join(f"{one.verb} {one.resource}" for one in sorted(access.used))
+    rights = node.plugin_rights()
     evidence.check(
         "the plugin needed no right that deploy/ does not give it",
-        bool(access.used) and not access.refused,
-        f"refused: {access.refused[0]}" if access.refused else f"used: {used or 'none'}",
+        bool(rights.used) and not rights.refused,
+        f"refused: {rights.refused[0]}" if rights.refused else f"used: {rights.used or 'none'}",
     )
 
 
@@ -157,9 +161,9 @@ def _digest(path: Path) -> str:
 
 
 def _digest_inside(stage: Stage, name: str, path: str) -> str:
-    return stage.lab.output_of(name, ["sha256sum", path]).split()[0]
+    return stage.output_of(name, ["sha256sum", path]).split()[0]
 
 
-def _short(stage: Stage, path: str) -> str:
+def _short(node: NodeUnderTest, path: str) -> str:
     """Leave out the temporary directory that all files of the lab share."""
-    return path.replace(str(stage.lab.layout.base), "<lab>")
+    return path.replace(str(node.run_dir.parent), "<lab>")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fracgpu.native.libraries import NativeLibraries
 
+IMAGE = "fracgpu/lab"
 _SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 

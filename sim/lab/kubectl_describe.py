@@ -1,7 +1,8 @@
 """What `kubectl describe` prints of an object that it has no describer for, such as a ResourceClaim.
 
 For the bundle: people who get it may have no cluster to ask. Same order, labels and indentation as kubectl's generic
-describer (k8s.io/kubectl/pkg/describe, 1.36); columns are aligned over consecutive lines, as its tabwriter does.
+describer (k8s.io/kubectl/pkg/describe, 1.36); columns are aligned over consecutive lines, as its tabwriter does. `make
+e2e` gives the same objects to both and compares.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from fracgpu.sim.lab.kubectl_age import human_duration
 from fracgpu.sim.node.api import Json
 
 _ACRONYMS: Final = ("API", "URL", "UID", "OSB", "GUID")
@@ -19,6 +21,9 @@ _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^A-Za-z]+")
 _HEAD: Final = ("name", "namespace", "labels", "annotations", "managedFields")
 _PADDING: Final = 2
 _EVENT_COLUMNS: Final = ("Type", "Reason", "Age", "From", "Message")
+_EVENT_RULES: Final = ("----", "------", "----", "----", "-------")
+# What `kubectl apply` keeps for itself, and `kubectl describe` from its reader.
+_HIDDEN_ANNOTATION: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 def describe(obj: Json, events: Iterable[Json] = (), *, now: datetime | None = None) -> str:
@@ -26,7 +31,8 @@ def describe(obj: Json, events: Iterable[Json] = (), *, now: datetime | None = N
     meta = obj["metadata"]
     rows: list[str] = [f"Name:\t{meta['name']}", f"Namespace:\t{meta.get('namespace', '')}"]
     rows += _pairs("Labels", meta.get("labels") or {}, "=")
-    rows += _pairs("Annotations", meta.get("annotations") or {}, ": ")
+    annotations = {key: text for key, text in (meta.get("annotations") or {}).items() if key != _HIDDEN_ANNOTATION}
+    rows += _pairs("Annotations", annotations, ": ")
     shown = {**obj, "metadata": {key: value for key, value in meta.items() if key not in _HEAD}}
     rows += _content(shown, 0)
     own = [event for event in events if event.get("involvedObject", {}).get("uid") == meta.get("uid")]
@@ -73,22 +79,26 @@ def _label(key: str) -> str:
 def _events(events: Sequence[Json], now: datetime) -> list[str]:
     if not events:
         return ["Events:\t<none>"]
-    rows = [_EVENT_COLUMNS, tuple("-" * len(column) for column in _EVENT_COLUMNS)]
+    rows = [_EVENT_COLUMNS, _EVENT_RULES]
     for event in sorted(events, key=lambda one: str(one.get("lastTimestamp") or "")):
         source = (event.get("source") or {}).get("component") or event.get("reportingComponent") or ""
-        rows.append(
-            (event.get("type") or "", event.get("reason") or "", _age(event, now), source, event.get("message") or "")
-        )
+        message = str(event.get("message") or "").strip()
+        rows.append((event.get("type") or "", event.get("reason") or "", _ages(event, now), source, message))
     return ["Events:", *("  " + "\t".join(row) for row in rows)]
 
 
-def _age(event: Json, now: datetime) -> str:
-    text = event.get("lastTimestamp") or event.get("eventTime") or event.get("metadata", {}).get("creationTimestamp")
-    if not text:
-        return "<unknown>"
-    seconds = max(0, int((now - datetime.fromisoformat(text.replace("Z", "+00:00"))).total_seconds()))
-    times = f" (x{event['count']})" if event.get("count", 1) > 1 else ""
-    return (f"{seconds}s" if seconds < 120 else f"{seconds // 60}m") + times
+def _ages(event: Json, now: datetime) -> str:
+    """Return how long ago it happened; of what happened often, how long ago the last and the first time."""
+    first, series = _age(event.get("eventTime") or event.get("firstTimestamp"), now), event.get("series")
+    if series:
+        return f"{_age(series.get('lastObservedTime'), now)} (x{series['count']} over {first})"
+    if event.get("count", 1) > 1:
+        return f"{_age(event.get('lastTimestamp'), now)} (x{event['count']} over {first})"
+    return first
+
+
+def _age(text: str | None, now: datetime) -> str:
+    return human_duration(now - datetime.fromisoformat(text)) if text else "<unknown>"
 
 
 def _aligned(rows: Sequence[str]) -> str:

@@ -7,15 +7,14 @@ normally or not, leaves nothing behind: no process and no file.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 from kubernetes import client, config
 
@@ -25,41 +24,29 @@ from fracgpu.native.libraries import NativeLibraries
 from fracgpu.sim import manifests
 from fracgpu.sim.api.server import ApiServer
 from fracgpu.sim.control import ControlPlane
+from fracgpu.sim.lab.cluster import RESOURCE_API, ClusterUnderTest, CommandResult
 from fracgpu.sim.lab.credentials import PluginToken, shipped_access
-from fracgpu.sim.lab.describe import pod_story
-from fracgpu.sim.lab.errors import CommandFailed, LabTimeout, LabUnavailable
-from fracgpu.sim.lab.image import image_environment
+from fracgpu.sim.lab.errors import LabUnavailable
+from fracgpu.sim.lab.image import IMAGE, image_environment
+from fracgpu.sim.lab.kubectl_describe import describe
 from fracgpu.sim.lab.layout import Layout
 from fracgpu.sim.lab.machine import make_driver_root, make_gpus
+from fracgpu.sim.lab.node import PluginRights
 from fracgpu.sim.lab.options import LabOptions
 from fracgpu.sim.lab.plugin_process import PluginProcess
-from fracgpu.sim.lab.waiting import wait_for_collection
 from fracgpu.sim.node.api import Json, KubeApi
-from fracgpu.sim.node.claims import claim_names
 from fracgpu.sim.node.container import ContainerProcess
 from fracgpu.sim.node.isolation import Isolation, probe_isolation, standalone
 from fracgpu.sim.node.node import Node, NodeOptions
 from fracgpu.sim.node.runtime import ContainerRuntime
 
-T = TypeVar("T")
+__all__ = ["RESOURCE_API", "CommandResult", "Lab"]
 
-RESOURCE_API = "/apis/resource.k8s.io/v1"
 _COMMAND_S = 30.0
-# Logs are files; nothing tells when one grows.
-_LOG_POLL_S = 0.05
 _PLUGIN_LOOK_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class CommandResult:
-    """How a command inside a pod ended and what it wrote."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-
-
-class Lab:
+class Lab(ClusterUnderTest):
     """A running embedded cluster; see `LabOptions` for what can be asked of it.
 
     The plugin has the rights that deploy/ gives it, on this node; `access` tells which it used and which it lacked.
@@ -73,6 +60,7 @@ class Lab:
 
     def __init__(self, options: LabOptions | None = None) -> None:
         self.options = options or LabOptions()
+        self.deadline_s = self.options.deadline_s
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -174,67 +162,46 @@ class Lab:
         loaded: client.ApiClient = config.new_client_from_config(str(self.layout.kubeconfig))
         return loaded
 
+    @property
+    def image(self) -> str:
+        """Any name will do: containers of the lab see this machine's files, as if its image had them."""
+        return IMAGE
+
+    @property
+    def run_dir(self) -> Path:
+        """The plugin's volatile state: config pages and state files."""
+        return self.layout.run_dir
+
+    @property
+    def cdi_dir(self) -> Path:
+        """Where the container runtime reads CDI specs."""
+        return self.layout.cdi_dir
+
+    @property
+    def machine_file(self) -> Path:
+        """The file that models the GPUs of the machine."""
+        return self.layout.machine
+
+    def interceptor_digest(self, build: str, library: str) -> str:
+        """Return the SHA-256 of a library of the interceptor as the plugin was installed with it."""
+        return hashlib.sha256((self.libraries.directory / build / library).read_bytes()).hexdigest()
+
+    def plugin_rights(self) -> PluginRights:
+        """Return what the plugin was allowed and what was refused to it, as the API server remembers it."""
+        used = ", ".join(f"{one.verb} {one.resource}" for one in sorted(self.access.used))
+        return PluginRights(used, tuple(self.access.refused))
+
+    def plugin_log(self) -> str:
+        """Return what the plugin has logged."""
+        return self.layout.plugin_log.read_text(errors="replace")
+
     def apply(self, manifest: str, namespace: str = "default") -> list[Json]:
         """Apply every object of a YAML manifest; return them as the API server stored them. Raises ManifestError."""
         return list(manifests.apply(self._url, manifests.load(manifest), namespace=namespace))
 
-    def wait_for(self, path: str, until: Callable[[dict[str, Json]], T | None], *, what: str) -> T:
-        """Wait until ``until``, given the objects of a collection by name, returns something; raises LabTimeout."""
-        return wait_for_collection(self.api, path, until, deadline_s=self.options.deadline_s, what=what)
-
-    def wait_pod(self, name: str, phase: str = "Running", namespace: str = "default") -> Json:
-        """Wait until a pod is in ``phase`` and return it.
-
-        Raises:
-            LabTimeout: it is not in time; the text says how far it came.
-
-        """
-        seen: list[Json] = []
-
-        def reached(pods: dict[str, Json]) -> Json | None:
-            if name in pods:
-                seen[:] = [pods[name]]
-            pod = pods.get(name)
-            return pod if pod and pod.get("status", {}).get("phase") == phase else None
-
-        try:
-            return self.wait_for(f"/api/v1/namespaces/{namespace}/pods", reached, what=f"pod {namespace}/{name}")
-        except LabTimeout as error:
-            story = pod_story(seen[0], self.events(namespace)) if seen else "the pod does not exist"
-            raise LabTimeout(error.subject, f"is not {phase}: {story}", remedy=error.remedy) from error
-
-    def pod(self, name: str, namespace: str = "default") -> Json:
-        """Return a pod; raises ApiRefusedError."""
-        return self.api.get(f"/api/v1/namespaces/{namespace}/pods/{name}")
-
-    def claims_of(self, pod: Json) -> list[Json]:
-        """Return the claims of a pod, in the order of its spec."""
-        base = f"{RESOURCE_API}/namespaces/{pod['metadata']['namespace']}/resourceclaims"
-        return [self.api.get(f"{base}/{name}") for name in claim_names(pod).values() if name]
-
-    def events(self, namespace: str = "default") -> list[Json]:
-        """Return the events of a namespace."""
-        items: list[Json] = self.api.get(f"/api/v1/namespaces/{namespace}/events")["items"]
-        return items
-
-    def delete_pod(self, name: str, namespace: str = "default") -> None:
-        """Delete a pod and wait until it is gone."""
-        path = f"/api/v1/namespaces/{namespace}/pods"
-        self.api.delete(f"{path}/{name}")
-        self.wait_for(path, lambda pods: True if name not in pods else None, what=f"end of pod {namespace}/{name}")
-
     def logs(self, name: str, container: str | None = None, namespace: str = "default") -> str:
         """Return what a container has written, stdout and stderr together."""
         return self.node.log(self.pod(name, namespace), container).decode(errors="replace")
-
-    def wait_log(self, name: str, text: str, container: str | None = None, namespace: str = "default") -> str:
-        """Wait until a container has written ``text`` and return all it wrote; raises LabTimeout."""
-        end = time.monotonic() + self.options.deadline_s
-        while text not in (log := self.logs(name, container, namespace)):
-            if time.monotonic() > end:
-                raise LabTimeout(f"pod {namespace}/{name}", f"never wrote {text!r}: {log!r}", remedy="see its log")
-            time.sleep(_LOG_POLL_S)
-        return log
 
     def spawn(
         self, name: str, argv: list[str], *, container: str | None = None, namespace: str = "default"
@@ -263,13 +230,9 @@ class Lab:
             timer.cancel()
         return CommandResult(exit_code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
-    def output_of(self, name: str, argv: list[str], *, container: str | None = None) -> str:
-        """Return the stdout of a command inside a pod; raises CommandFailed when it does not succeed."""
-        result = self.execute(name, argv, container=container)
-        if result.exit_code != 0:
-            what = f"{' '.join(argv)} ended with {result.exit_code}: {result.stderr.strip() or result.stdout.strip()}"
-            raise CommandFailed(f"pod {name}", what, remedy="see its output")
-        return result.stdout
+    def describe_claim(self, name: str, namespace: str = "default") -> str:
+        """Return what ``kubectl describe resourceclaim`` would print."""
+        return describe(self.claim(name, namespace), self.events(namespace))
 
 
 def _remove(directory: Path) -> None:

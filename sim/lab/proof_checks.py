@@ -13,15 +13,14 @@ from typing import Any, Final
 from fracgpu.driver.names import DRIVER_NAME
 from fracgpu.sim.lab.bundle import DESCRIPTION_FILE
 from fracgpu.sim.lab.climbing import held_climbs
+from fracgpu.sim.lab.cluster import RESOURCE_API
 from fracgpu.sim.lab.errors import LabTimeout
 from fracgpu.sim.lab.evidence import Evidence, mib
 from fracgpu.sim.lab.kubectl_describe import describe
-from fracgpu.sim.lab.lab import RESOURCE_API
 from fracgpu.sim.lab.stage import SHARING_PODS, Stage
 from fracgpu.sim.lab.waiting import wait_for_collection
 from fracgpu.sim.node.api import Json
 
-_CLAIMS: Final = f"{RESOURCE_API}/namespaces/default/resourceclaims"
 # Without mounts the plugin may never recognise a program; so many looks would have done.
 _PATIENCE_S: Final = 10.0
 CONDITIONS: Final = ("Prepared", "Enforced", "WithinLimit", "Compatible")
@@ -48,12 +47,12 @@ def run(stage: Stage, evidence: Evidence) -> None:
     with held_climbs(stage):
         claims = _await_verdicts(stage)
         views = {name: _view(stage, name) for name in SHARING_PODS}
-        events = stage.lab.events()
+        events = stage.cluster.events(stage.namespace)
     evidence.files[DESCRIPTION_FILE] = "\n\n".join(describe(claims[name], events) for name in SHARING_PODS)
     for name in SHARING_PODS:
         entry = our_entry(claims[name]) or {}
         evidence.data[f"{name} status"] = entry
-        if stage.lab.isolation.mounts:
+        if stage.looks_inside:
             check_enforced(evidence, name, entry, views[name])
         else:
             check_not_claimed(evidence, name, entry)
@@ -114,22 +113,22 @@ def _told(entry: Json, kind: str) -> str:
 
 def _await_verdicts(stage: Stage) -> dict[str, Json]:
     """Wait until each pod's claim has a verdict about programs that run; return the claims by pod."""
-    lab = stage.lab
-    names = {name: lab.claims_of(lab.pod(name))[0]["metadata"]["name"] for name in SHARING_PODS}
 
     def told(claims: dict[str, Json]) -> dict[str, Json] | None:
-        found = {pod: claims[claim] for pod, claim in names.items() if claim in claims and _has_verdict(claims[claim])}
-        return found if len(found) == len(names) else None
+        found = {name: claims[name] for name in SHARING_PODS if name in claims and _has_verdict(claims[name])}
+        return found if len(found) == len(SHARING_PODS) else None
 
     what = "status.devices of both claims about the programs that climb"
-    deadline_s = lab.options.deadline_s if lab.isolation.mounts else min(_PATIENCE_S, lab.options.deadline_s)
+    patience_s = stage.cluster.deadline_s
+    deadline_s = patience_s if stage.looks_inside else min(_PATIENCE_S, patience_s)
+    path = f"{RESOURCE_API}/namespaces/{stage.namespace}/resourceclaims"
     try:
-        return wait_for_collection(lab.api, _CLAIMS, told, deadline_s=deadline_s, what=what)
+        return wait_for_collection(stage.cluster.api, path, told, deadline_s=deadline_s, what=what)
     except LabTimeout:
-        if lab.isolation.mounts:
+        if stage.looks_inside:
             raise
         # Nothing seen is an honest answer too.
-        return {pod: lab.api.get(f"{_CLAIMS}/{claim}") for pod, claim in names.items()}
+        return {name: stage.claim(name) for name in SHARING_PODS}
 
 
 def _has_verdict(claim: Json) -> bool:
@@ -138,6 +137,6 @@ def _has_verdict(claim: Json) -> bool:
 
 
 def _view(stage: Stage, name: str) -> PodView:
-    seen: dict[str, Any] = json.loads(stage.lab.output_of(name, ["fracgpu-view"]))["nvml"]["devices"][0]
+    seen: dict[str, Any] = json.loads(stage.output_of(name, ["fracgpu-view"]))["nvml"]["devices"][0]
     memory = seen["v1"]
     return PodView(total_bytes=memory["total_bytes"], used_bytes=memory["used_bytes"], gpu_uuid=seen["uuid"])

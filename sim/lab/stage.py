@@ -1,13 +1,22 @@
-"""What the exercises share: the lab, the sizes computed from its card, the two pods that share it."""
+"""What the exercises share: the cluster, the sizes computed from its card, the two pods that share it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fracgpu.driver.names import ATTR_PHYSICAL_MEMORY_MIB, ATTR_PRODUCT_NAME, CLASS_FRACTION, DRIVER_NAME
+from fracgpu.driver.names import (
+    ATTR_ALLOCATOR,
+    ATTR_PHYSICAL_MEMORY_MIB,
+    ATTR_PRODUCT_NAME,
+    ATTR_UUID,
+    CLASS_FRACTION,
+    DRIVER_NAME,
+)
+from fracgpu.sim.lab.cluster import ClusterUnderTest
 from fracgpu.sim.lab.errors import LabUnavailable
-from fracgpu.sim.lab.lab import RESOURCE_API, Lab
+from fracgpu.sim.lab.node import NodeUnderTest
 from fracgpu.sim.lab.options import MIB
+from fracgpu.sim.node.api import Json
 
 SHARING_PODS = ("share-a", "share-b")
 THIRD_POD = "too-big"
@@ -50,32 +59,76 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A started lab with the sizes for its card."""
+    """A cluster with the driver in it, one of its GPUs, the sizes for that card, and the namespace to play in.
 
-    lab: Lab
+    ``allocator`` is who allocates this GPU: ``controller`` or ``scheduler``. ``node`` is None where nobody can look at
+    the node: the exercises then show what can be seen from outside. ``alone``: the cluster has no other GPU of ours.
+    """
+
+    cluster: ClusterUnderTest
+    node: NodeUnderTest | None
+    namespace: str
     sizes: Sizes
     product_name: str
+    gpu_uuid: str
+    allocator: str
+    alone: bool
 
     @classmethod
-    def prepare(cls, lab: Lab) -> Stage:
-        """Read the card from the ResourceSlice that the plugin published, as any client of the API would."""
-        slices = lab.api.get(f"{RESOURCE_API}/resourceslices")["items"]
-        device = next(item for item in slices if item["spec"]["driver"] == DRIVER_NAME)["spec"]["devices"][0]
-        attributes = device["attributes"]
+    def prepare(
+        cls, cluster: ClusterUnderTest, *, node: NodeUnderTest | None = None, namespace: str = "default"
+    ) -> Stage:
+        """Read the card from the ResourceSlices that the plugins published, as any client of the API would.
+
+        Raises:
+            LabUnavailable: no GPU is published, or the first is too small.
+
+        """
+        devices = [device for one in cluster.slices(DRIVER_NAME) for device in one["spec"]["devices"]]
+        if not devices:
+            raise LabUnavailable(f"driver {DRIVER_NAME}", "publishes no GPU", remedy="see the log of its plugin")
+        attributes = devices[0]["attributes"]
         return cls(
-            lab=lab,
+            cluster=cluster,
+            node=node,
+            namespace=namespace,
             sizes=Sizes.for_card(int(attributes[ATTR_PHYSICAL_MEMORY_MIB]["int"])),
             product_name=attributes[ATTR_PRODUCT_NAME]["string"],
+            gpu_uuid=attributes[ATTR_UUID]["string"],
+            allocator=attributes[ATTR_ALLOCATOR]["string"],
+            alone=len(devices) == 1,
         )
+
+    @property
+    def looks_inside(self) -> bool:
+        """Containers have mounts of their own, so what the plugin says of them can be proven."""
+        return self.node is None or self.node.isolation.mounts
 
     def manifest(self, name: str, memory_mib: int) -> str:
         """Return the manifest of a claim for a slice and of a pod that uses it and sleeps."""
         return _MANIFEST.format(
-            name=name, memory=f"{memory_mib}Mi", device_class=CLASS_FRACTION, driver=DRIVER_NAME, cores=25
+            name=name,
+            memory=f"{memory_mib}Mi",
+            device_class=CLASS_FRACTION,
+            cores=25,
+            image=self.cluster.image,
+            selectors="" if self.alone else _THIS_GPU.format(driver=DRIVER_NAME, uuid=self.gpu_uuid),
         )
 
+    def pod(self, name: str) -> Json:
+        """Return one of the pods; raises ApiRefusedError."""
+        return self.cluster.pod(name, self.namespace)
 
-# What a user would write: see examples/share-two-pods.yaml.
+    def claim(self, name: str) -> Json:
+        """Return the claim of one of the pods; raises ApiRefusedError."""
+        return self.cluster.claim(name, self.namespace)
+
+    def output_of(self, name: str, argv: list[str]) -> str:
+        """Return what a command prints inside one of the pods; raises CommandFailed."""
+        return self.cluster.output_of(name, argv, namespace=self.namespace)
+
+
+# What a user would write, with the amounts where they count whoever allocates: see README.md.
 _MANIFEST = """\
 apiVersion: resource.k8s.io/v1
 kind: ResourceClaim
@@ -87,14 +140,10 @@ spec:
     - name: gpu
       exactly:
         deviceClassName: {device_class}
-    config:
-    - opaque:
-        driver: {driver}
-        parameters:
-          apiVersion: gpu.fracgpu.dev/v1alpha1
-          kind: FractionConfig
-          memory: {memory}
-          cores: {cores}
+        capacity:
+          requests:
+            memory: {memory}
+            cores: "{cores}"{selectors}
 ---
 apiVersion: v1
 kind: Pod
@@ -102,14 +151,20 @@ metadata:
   name: {name}
 spec:
   restartPolicy: Never
+  terminationGracePeriodSeconds: 1
   resourceClaims:
   - name: gpu
     resourceClaimName: {name}
   containers:
   - name: main
-    image: fracgpu/lab
+    image: {image}
     command: [sleep, infinity]
     resources:
       claims:
       - name: gpu
 """
+# Both pods and the third that does not fit have to mean the same GPU.
+_THIS_GPU = """
+        selectors:
+        - cel:
+            expression: device.attributes["{driver}"].uuid == "{uuid}\""""

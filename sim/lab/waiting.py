@@ -44,4 +44,6 @@ def wait_for_collection(
         finally:
             timer.cancel()
             watch.close()
-    raise LabTimeout(what, f"did not happen within {deadline_s:g} s", remedy="run the lab with -v for the logs")
+    raise LabTimeout(
+        what, f"did not happen within {deadline_s:g} s", remedy="see events and logs; the lab prints them with -v"
+    )

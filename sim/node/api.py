@@ -5,6 +5,7 @@ The kubelet's identity needs no credentials here: the embedded cluster listens o
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -22,8 +23,8 @@ class KubeApi:
     Every method raises ApiRefusedError with the server's code, reason and message, or ApiUnreachableError.
     """
 
-    def __init__(self, url: str) -> None:
-        self._transport = ApiTransport(url)
+    def __init__(self, url: str, *, tls: ssl.SSLContext | None = None) -> None:
+        self._transport = ApiTransport(url, tls=tls)
 
     def get(self, path: str) -> Json:
         """Return the object (or list) at ``path``."""
@@ -40,6 +41,10 @@ class KubeApi:
     def merge_patch(self, path: str, body: Json) -> Json:
         """Apply a JSON merge patch (RFC 7386)."""
         return self._transport.request("PATCH", path, body, content_type=_MERGE_PATCH)
+
+    def send(self, method: str, path: str, body: Any, *, content_type: str = "application/json") -> Json:
+        """Make a request whose body is any JSON, of any content type: patches that are lists, subresources."""
+        return self._transport.request(method, path, body, content_type=content_type)
 
     def delete(self, path: str, options: Json | None = None) -> Json:
         """DELETE with optional DeleteOptions."""

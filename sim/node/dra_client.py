@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -45,11 +45,13 @@ class PreparedDevice:
     share_id: str
 
 
-def node_prepare(plugin: RegisteredPlugin, claims: Sequence[ClaimRef]) -> dict[str, tuple[PreparedDevice, ...]]:
-    """Call NodePrepareResources; return the devices by claim uid.
+def node_prepare(
+    plugin: RegisteredPlugin, claims: Sequence[ClaimRef]
+) -> Iterator[tuple[ClaimRef, tuple[PreparedDevice, ...]]]:
+    """Call NodePrepareResources; yield claims with their devices until one of them failed.
 
     Raises:
-        PrepareFailed: the call failed, a claim has no answer, or its answer is an error.
+        PrepareFailed: the call failed, an answer is an error or for a claim not asked for, or one is missing.
 
     """
     messages, services = _SERVICES[plugin.service]
@@ -59,17 +61,19 @@ def node_prepare(plugin: RegisteredPlugin, claims: Sequence[ClaimRef]) -> dict[s
             stub = services.DRAPluginStub(channel)
             response = stub.NodePrepareResources(request, timeout=CALL_DEADLINE_S)
     except grpc.RpcError as error:
-        raise PrepareFailed(
-            f"driver {plugin.driver}", f"NodePrepareResources: {rpc_text(error)}", remedy="preparation is tried again"
-        ) from error
-    return {claim.uid: _devices(plugin, claim, response) for claim in claims}
+        raise _prepare_failed(plugin, f"NodePrepareResources: {rpc_text(error)}") from error
+    problem, good = _judge("NodePrepareResources", claims, {uid: one.error for uid, one in response.claims.items()})
+    for claim in good:
+        yield claim, tuple(_device(plugin, device) for device in response.claims[claim.uid].devices)
+    if problem:
+        raise _prepare_failed(plugin, problem)
 
 
 def node_unprepare(plugin: RegisteredPlugin, claims: Sequence[ClaimRef]) -> None:
     """Call NodeUnprepareResources.
 
     Raises:
-        UnprepareFailed: the call failed, a claim has no answer, or its answer is an error.
+        UnprepareFailed: the call failed, an answer is an error or for a claim not asked for, or one is missing.
 
     """
     messages, services = _SERVICES[plugin.service]
@@ -78,38 +82,46 @@ def node_unprepare(plugin: RegisteredPlugin, claims: Sequence[ClaimRef]) -> None
         with grpc.insecure_channel(f"unix://{plugin.endpoint}", options=CHANNEL_OPTIONS) as channel:
             response = services.DRAPluginStub(channel).NodeUnprepareResources(request, timeout=CALL_DEADLINE_S)
     except grpc.RpcError as error:
-        raise UnprepareFailed(
-            f"driver {plugin.driver}", f"NodeUnprepareResources: {rpc_text(error)}", remedy="it is tried again"
-        ) from error
-    for claim in claims:
-        problem = response.claims[claim.uid].error if claim.uid in response.claims else "the driver did not answer"
-        if problem:
-            raise UnprepareFailed(f"claim {claim.namespace}/{claim.name}", problem, remedy="it is tried again")
+        raise _unprepare_failed(plugin, f"NodeUnprepareResources: {rpc_text(error)}") from error
+    problem, _ = _judge("NodeUnprepareResources", claims, {uid: one.error for uid, one in response.claims.items()})
+    if problem:
+        raise _unprepare_failed(plugin, problem)
+
+
+def _judge(call: str, claims: Sequence[ClaimRef], errors: Mapping[str, str]) -> tuple[str, list[ClaimRef]]:
+    """Go through a plugin's answers by claim uid; return the first problem, and the claims answered before it."""
+    by_uid = {claim.uid: claim for claim in claims}
+    good: list[ClaimRef] = []
+    for uid, error in errors.items():
+        claim = by_uid.get(uid)
+        if claim is None:
+            return f"{call} returned result for unknown claim UID {uid}", good
+        if error:
+            return f"{call} failed for ResourceClaim {claim.name}: {error}", good
+        good.append(claim)
+    skipped = len(claims) - len(errors)
+    return (f"{call} skipped {skipped} ResourceClaims" if skipped else ""), good
+
+
+def _prepare_failed(plugin: RegisteredPlugin, what: str) -> PrepareFailed:
+    return PrepareFailed(f"driver {plugin.driver}", what, remedy="preparation is tried again")
+
+
+def _unprepare_failed(plugin: RegisteredPlugin, what: str) -> UnprepareFailed:
+    return UnprepareFailed(f"driver {plugin.driver}", what, remedy="it is tried again")
 
 
 def _claim(messages: ModuleType, claim: ClaimRef) -> object:
     return messages.Claim(namespace=claim.namespace, uid=claim.uid, name=claim.name)
 
 
-def _devices(
-    plugin: RegisteredPlugin, claim: ClaimRef, response: v1_pb2.NodePrepareResourcesResponse
-) -> tuple[PreparedDevice, ...]:
-    subject = f"claim {claim.namespace}/{claim.name}"
-    if claim.uid not in response.claims:
-        what = f"driver {plugin.driver} did not answer for it"
-        raise PrepareFailed(subject, what, remedy="preparation is tried again")
-    answer = response.claims[claim.uid]
-    if answer.error:
-        raise PrepareFailed(subject, answer.error, remedy="preparation is tried again")
-    return tuple(
-        PreparedDevice(
-            driver=plugin.driver,
-            request_names=tuple(device.request_names),
-            pool_name=device.pool_name,
-            device_name=device.device_name,
-            cdi_device_ids=tuple(device.cdi_device_ids),
-            # Nobody tells a kubelet of the share over v1beta1.
-            share_id=getattr(device, "share_id", ""),
-        )
-        for device in answer.devices
+def _device(plugin: RegisteredPlugin, device: v1_pb2.Device) -> PreparedDevice:
+    return PreparedDevice(
+        driver=plugin.driver,
+        request_names=tuple(device.request_names),
+        pool_name=device.pool_name,
+        device_name=device.device_name,
+        cdi_device_ids=tuple(device.cdi_device_ids),
+        # Nobody tells a kubelet of the share over v1beta1.
+        share_id=getattr(device, "share_id", ""),
     )

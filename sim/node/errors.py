@@ -6,7 +6,18 @@ from fracgpu.driver.errors import FracgpuError
 
 
 class PrepareFailed(FracgpuError):
-    """A claim of the pod could not be prepared; the pod waits and preparation is tried again."""
+    """A claim of the pod could not be prepared; the pod waits and preparation is tried again.
+
+    ``what`` is the kubelet's own text, for the pod's event.
+    """
+
+
+class ClaimNotNamed(FracgpuError):
+    """The claim of one of the pod's templates does not exist yet."""
+
+
+class ClaimNotForPod(FracgpuError):
+    """The claim that the pod's status names was not made for this pod."""
 
 
 class UnprepareFailed(FracgpuError):

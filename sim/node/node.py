@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
 
-from fracgpu.driver.errors import FracgpuError
 from fracgpu.sim.node.api import Json, KubeApi
 from fracgpu.sim.node.claims import ClaimManager
 from fracgpu.sim.node.clock import now
@@ -61,14 +60,18 @@ class Node:
     def __init__(self, options: NodeOptions) -> None:
         self._options = options
         self._api = KubeApi(options.api_url)
-        self._janitor = SliceJanitor(self._api, options.name, grace_s=options.timings.slice_wipe_grace)
+        timings = options.timings
+        self._janitor = SliceJanitor(
+            self._api, options.name, grace_s=timings.slice_wipe_grace, retry_s=timings.wipe_retry
+        )
         self._health = DeviceHealthCache(on_change=self._refresh_pods)
         self._registry = PluginRegistry(
             options.registry_dir,
             on_usable=self._janitor.keep,
             on_unusable=self._janitor.driver_gone,
             health=self._health,
-            health_retry_s=options.timings.health_retry,
+            health_retry_s=timings.health_retry,
+            registration_retry_s=timings.registration_retry,
         )
         self._claims = ClaimManager(self._api, self._registry, options.state_dir / "dra_manager_state", self._health)
         self._services = NodeServices(
@@ -76,7 +79,7 @@ class Node:
             claims=self._claims,
             runtime=options.runtime,
             events=EventRecorder(self._api, options.name),
-            timings=options.timings,
+            timings=timings,
             host_ip=options.host_ip,
         )
         self._lock = threading.Lock()
@@ -236,11 +239,7 @@ class Node:
             with self._lock:
                 for uid in [uid for uid, worker in self._workers.items() if worker.done]:
                     del self._workers[uid]
-                orphans = self._claims.pods() - self._workers.keys()
-            for uid in orphans:
-                try:
-                    self._claims.release(uid)
-                except FracgpuError as error:
-                    _LOG.warning("claims of a pod that is gone cannot be released yet: %s", error)
+                active = {uid for uid, worker in self._workers.items() if worker.active}
+            self._claims.release_gone(active)
             # Health that nobody renewed has become unknown meanwhile.
             self._refresh_pods()

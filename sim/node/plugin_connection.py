@@ -2,6 +2,7 @@
 
 A registration socket says that a plugin wants to be used, its connection whether it can be: a plugin that was killed
 leaves the socket file behind. The health stream runs over the same connection and is opened again whenever it ends.
+It is asked for whether or not the plugin says that it has one.
 """
 
 from __future__ import annotations
@@ -59,8 +60,7 @@ class PluginConnection:
         self._channel = grpc.insecure_channel(f"unix://{plugin.endpoint}", options=_CHANNEL_OPTIONS)
         self._stream: Any = None
         self._channel.subscribe(self._seen, try_to_connect=True)
-        if plugin.health is not None:
-            threading.Thread(target=self._watch_health, name="health-stream", daemon=True).start()
+        threading.Thread(target=self._watch_health, name="health-stream", daemon=True).start()
 
     def close(self) -> None:
         """Drop the connection.
@@ -87,18 +87,29 @@ class PluginConnection:
             self._on_change()
 
     def _watch_health(self) -> None:
-        messages, services = _SERVICES[str(self.plugin.health)]
         while not self._closed.is_set():
-            try:
-                stub = services.DRAResourceHealthStub(self._channel)
-                self._stream = stub.NodeWatchResources(messages.NodeWatchResourcesRequest())
-                if self._closed.is_set():
-                    self._stream.cancel()
-                for response in self._stream:
-                    self._health.update(self.plugin.driver, [_report(entry) for entry in response.devices])
-            except grpc.RpcError as error:
-                _LOG.debug("health stream ended driver=%s error=%s", self.plugin.driver, rpc_text(error))
+            if self._follow_stream():
+                # As the kubelet does it: also what another instance of the driver said.
+                self._health.clear(self.plugin.driver)
             self._closed.wait(self._health_retry_s)
+
+    def _follow_stream(self) -> bool:
+        """Follow one stream to its end; tell whether there was one: there is none where nobody listens."""
+        messages, services = _SERVICES[self.plugin.health]
+        heard = False
+        try:
+            stub = services.DRAResourceHealthStub(self._channel)
+            self._stream = stub.NodeWatchResources(messages.NodeWatchResourcesRequest())
+            if self._closed.is_set():
+                self._stream.cancel()
+            for response in self._stream:
+                heard = True
+                self._health.update(self.plugin.driver, [_report(entry) for entry in response.devices])
+        except grpc.RpcError as error:
+            call: Any = error
+            _LOG.debug("health stream ended driver=%s error=%s", self.plugin.driver, rpc_text(error))
+            return heard or call.code() is not grpc.StatusCode.UNAVAILABLE
+        return True
 
 
 def _report(entry: v1_pb2.DeviceHealth) -> Report:
@@ -106,7 +117,6 @@ def _report(entry: v1_pb2.DeviceHealth) -> Report:
         pool=entry.device.pool_name,
         device=entry.device.device_name,
         health=int(entry.health),
-        updated_at=float(entry.last_updated_time),
         timeout_s=float(entry.health_check_timeout_seconds),
         message=entry.message,
     )

@@ -1,5 +1,9 @@
 """The kubelet's plugin watcher: every socket in the registry directory may be a DRA plugin that wants to be used.
 
+Whatever its name and in whichever directory below, unless the name or the directory's begins with a dot. A socket whose
+dialogue failed is tried again after 0.5, 1, 2, ... 122 s, which are counted by path: who comes anew at the same path
+waits for the rest of it.
+
 A driver may have several instances, as in a rolling update. The newest registered one is used, of those that are
 connected if there are any. A driver without a connected instance is unusable, and its slices are wiped if that lasts.
 """
@@ -7,19 +11,21 @@ connected if there are any. A driver without a connected instance is unusable, a
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fracgpu.sim.node.device_health import DeviceHealthCache
 from fracgpu.sim.node.errors import RegistrationFailed
 from fracgpu.sim.node.plugin_connection import PluginConnection
 from fracgpu.sim.node.registration import RegisteredPlugin, register
+from fracgpu.sim.node.timings import backoff
 
 _LOG = logging.getLogger(__name__)
 _SCAN_S = 0.1
-_RETRY_S = 1.0
+_RETRY_S = (0.5, 122.0)
 # What the kubelet waits before it opens a health stream again.
 _HEALTH_RETRY_S = 5.0
 
@@ -40,6 +46,7 @@ class PluginRegistry:
         on_unusable: Callable[[str], None] = lambda _: None,
         health: DeviceHealthCache | None = None,
         health_retry_s: float = _HEALTH_RETRY_S,
+        registration_retry_s: tuple[float, float] = _RETRY_S,
     ) -> None:
         self._directory = directory
         self._on_usable = on_usable
@@ -47,9 +54,11 @@ class PluginRegistry:
         self._health = health or DeviceHealthCache()
         self._health_retry_s = health_retry_s
         # In order of registration.
-        self._known: dict[tuple[str, int], PluginConnection] = {}
+        self._known: dict[tuple[Path, int], PluginConnection] = {}
         self._usable: dict[str, bool] = {}
-        self._retry_at: dict[tuple[str, int], float] = {}
+        self._registration_retry_s = registration_retry_s
+        self._delays: dict[Path, Iterator[float]] = {}
+        self._retry_at: dict[Path, float] = {}
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="plugin-watcher", daemon=True)
@@ -107,26 +116,31 @@ class PluginRegistry:
             _LOG.info("plugin gone driver=%s endpoint=%s", connection.plugin.driver, connection.plugin.endpoint)
             self._sync(connection.plugin.driver)
         for identity, path in present.items():
-            if identity not in self._known and self._retry_at.get(identity, 0.0) <= time.monotonic():
+            if identity not in self._known and self._retry_at.get(path, 0.0) <= time.monotonic():
                 self._add(identity, path)
 
-    def _sockets(self) -> dict[tuple[str, int], Path]:
-        found: dict[tuple[str, int], Path] = {}
-        for path in sorted(self._directory.glob("[!.]*.sock")):
-            try:
-                if path.is_socket():
-                    found[(path.name, path.stat().st_ino)] = path
-            except FileNotFoundError:
-                continue
+    def _sockets(self) -> dict[tuple[Path, int], Path]:
+        found: dict[tuple[Path, int], Path] = {}
+        for directory, below, names in os.walk(self._directory):
+            below[:] = [name for name in below if not name.startswith(".")]
+            for path in (Path(directory, name) for name in sorted(names) if not name.startswith(".")):
+                try:
+                    if path.is_socket():
+                        found[path, path.stat().st_ino] = path
+                except FileNotFoundError:
+                    continue
         return found
 
-    def _add(self, identity: tuple[str, int], path: Path) -> None:
+    def _add(self, identity: tuple[Path, int], path: Path) -> None:
         try:
-            plugin = register(path, endpoints_in_use={one.plugin.endpoint for one in self._known.values()})
+            in_use = {(one.plugin.driver, one.plugin.endpoint) for one in self._known.values()}
+            plugin = register(path, in_use=in_use)
         except RegistrationFailed as error:
             _LOG.warning("plugin not registered: %s", error)
-            self._retry_at[identity] = time.monotonic() + _RETRY_S
+            delays = self._delays.setdefault(path, backoff(self._registration_retry_s))
+            self._retry_at[path] = time.monotonic() + next(delays)
             return
+        self._delays.pop(path, None)
         connection = PluginConnection(
             plugin,
             health=self._health,

@@ -1,7 +1,8 @@
 """The life of one pod on a node: claims, containers, status, end.
 
-The order is the kubelet's. Claims are prepared before anything of the pod exists, again and again until they are; they
-are released after the last container stopped; only then does a deleted pod leave the API.
+The order is the kubelet's. Claims are prepared when the pod's sandbox is made, before anything else of it exists, again
+with each sync until they are; they are released after the last container stopped; only then does the pod's phase say
+that it ended, and a deleted pod leaves the API.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from fracgpu.sim.node.claims import ClaimManager
 from fracgpu.sim.node.clock import now
 from fracgpu.sim.node.errors import ContainerStartError
 from fracgpu.sim.node.events import EventRecorder
-from fracgpu.sim.node.pod_status import TERMINAL_PHASES, pod_status
+from fracgpu.sim.node.pod_claims import pod_key
+from fracgpu.sim.node.pod_containers import PodContainers
+from fracgpu.sim.node.pod_status import TERMINAL_PHASES, past_views, pod_status
 from fracgpu.sim.node.runner import ContainerRunner
 from fracgpu.sim.node.runtime import ContainerRuntime
-from fracgpu.sim.node.timings import Timings, backoff
+from fracgpu.sim.node.timings import Timings, jittered
 from fracgpu.sim.transport import ApiRefusedError, ApiUnreachableError
 
 _LOG = logging.getLogger(__name__)
@@ -46,18 +49,24 @@ class PodWorker:
     def __init__(self, pod: Json, services: NodeServices) -> None:
         self._pod = pod
         self._services = services
-        self._runners: dict[str, ContainerRunner] = {}
         self._start_time = now()
         # A container that ran before this node was restarted runs again: that is a restart.
         self._restarts_before = {
             one["name"]: one["restartCount"] + 1
-            for one in pod.get("status", {}).get("containerStatuses") or []
+            for kind in ("containerStatuses", "initContainerStatuses")
+            for one in pod.get("status", {}).get(kind) or []
             if one.get("containerID")
         }
+        self._active = pod.get("status", {}).get("phase") not in TERMINAL_PHASES
+        self._past = past_views(pod)
         self._changed = threading.Condition()
         self._dirty = False
+        self._poked = False
         self._vanished = False
         self._stopping = False
+        # Nothing of the pod runs or is held on this node any more.
+        self._ended = False
+        self._containers = PodContainers(pod, self._runner_for)
         self._thread = threading.Thread(target=self._run, name=f"pod-{pod['metadata']['name']}", daemon=True)
 
     def start(self) -> None:
@@ -65,8 +74,13 @@ class PodWorker:
         self._thread.start()
 
     def update(self, pod: Json) -> None:
-        """Take note of a newer version of the pod object (deletion, mostly)."""
-        self._mark(lambda: setattr(self, "_pod", pod))
+        """Take note of a newer version of the pod object: its deletion, or a change for which it is synced at once."""
+        poked = _of_interest(pod) != _of_interest(self._pod)
+
+        def take() -> None:
+            self._pod, self._poked = pod, self._poked or poked
+
+        self._mark(take)
 
     def refresh(self) -> None:
         """Write the pod's status again if it changed: the health of a device did, maybe."""
@@ -85,6 +99,11 @@ class PodWorker:
         self._thread.join()
 
     @property
+    def active(self) -> bool:
+        """Tell whether this node had to do with the pod: one that it meets ended needs neither sandbox nor release."""
+        return self._active
+
+    @property
     def done(self) -> bool:
         """Tell whether the thread has ended."""
         return not self._thread.is_alive()
@@ -92,11 +111,12 @@ class PodWorker:
     def runner(self, container: str | None) -> ContainerRunner:
         """Return the runner of a container, of the first one without a name; raises ContainerStartError."""
         name = container or self._pod["spec"]["containers"][0]["name"]
-        if name not in self._runners:
+        runner = self._containers.find(name)
+        if runner is None:
             metadata = self._pod["metadata"]
             subject = f"container {metadata['namespace']}/{metadata['name']}/{name}"
             raise ContainerStartError(subject, "it is not running", remedy="see the events of the pod")
-        return self._runners[name]
+        return runner
 
     def _mark(self, change: Callable[[], None]) -> None:
         with self._changed:
@@ -124,35 +144,30 @@ class PodWorker:
 
     def _run(self) -> None:
         try:
-            finished_before = self._pod.get("status", {}).get("phase") in TERMINAL_PHASES
-            if not finished_before and self._prepare():
-                self._start_containers()
-                self._supervise()
-            self._end()
+            if self.active:
+                if not self._past and self._prepare():
+                    self._supervise()
+                self._end()
+            self._leave()
         except Exception:
             _LOG.exception("pod worker failed pod=%s", self._pod["metadata"]["name"])
 
     def _prepare(self) -> bool:
         """Prepare the claims until that succeeds; False when the pod leaves before."""
-        delays = backoff(self._services.timings.prepare_retry)
         self._sync_status()
         while not self._leaving:
             try:
                 self._services.claims.prepare(self._pod)
             except FracgpuError as error:
-                self._services.events.warning(self._pod, "FailedPrepareDynamicResources", str(error))
+                text = f"Failed to prepare dynamic resources: prepare dynamic resources: {error.what}"
+                self._services.events.warning(self._pod, "FailedPrepareDynamicResources", text)
             else:
                 return not self._leaving
-            self._pause(next(delays), unless=lambda: self._leaving)
+            self._pause(jittered(self._services.timings.sync), unless=lambda: self._leaving or self._poked)
+            self._poked = False
         return False
 
-    def _start_containers(self) -> None:
-        for container in self._pod["spec"]["containers"]:
-            self._runners[container["name"]] = self._runner_for(container)
-        for runner in self._runners.values():
-            runner.start()
-
-    def _runner_for(self, container: Json) -> ContainerRunner:
+    def _runner_for(self, container: Json, restart_policy: str) -> ContainerRunner:
         services, pod, name = self._services, self._pod, container["name"]
         record = {"Normal": services.events.normal, "Warning": services.events.warning}
         return ContainerRunner(
@@ -161,7 +176,7 @@ class PodWorker:
                 pod, container, services.claims.cdi_devices(pod, container)
             ),
             log_path=lambda restart: services.runtime.log_path(pod, name, restart),
-            restart_policy=pod["spec"].get("restartPolicy", "Always"),
+            restart_policy=restart_policy,
             timings=services.timings,
             on_change=self._touch,
             on_event=lambda kind, reason, message: record[kind](pod, reason, message),
@@ -169,10 +184,11 @@ class PodWorker:
         )
 
     def _supervise(self) -> None:
-        """Keep the status up to date until the pod leaves or all containers have finished."""
+        """Start containers in their order and keep the status up to date, until the pod leaves or has finished."""
         while not self._leaving:
+            self._containers.advance()
             self._sync_status()
-            if all(runner.view.finished for runner in self._runners.values()):
+            if self._containers.finished:
                 return
             self._wait()
 
@@ -182,6 +198,10 @@ class PodWorker:
             return
         self._sync_status()
         self._release()
+        self._ended = not self._stopping
+        self._sync_status()
+
+    def _leave(self) -> None:
         while not self._leaving:
             self._wait()
         if not (self._stopping or self._vanished):
@@ -191,25 +211,21 @@ class PodWorker:
         if self._stopping or self._vanished:
             grace = 0.0
         else:
-            grace = float(self._pod["metadata"].get("deletionGracePeriodSeconds", _DEFAULT_GRACE_S))
-        running = [runner for runner in self._runners.values() if not runner.view.finished]
+            own = self._pod["spec"].get("terminationGracePeriodSeconds", _DEFAULT_GRACE_S)
+            grace = float(self._pod["metadata"].get("deletionGracePeriodSeconds", own))
+        running = self._containers.running()
         if running and not self._stopping:
-            self._services.events.normal(self._pod, "Killing", f"Stopping {', '.join(one.name for one in running)}")
-        stoppers = [threading.Thread(target=runner.stop, args=(grace,)) for runner in running]
-        for stopper in stoppers:
-            stopper.start()
-        for stopper in stoppers:
-            stopper.join()
+            self._services.events.normal(self._pod, "Killing", f"Stopping {', '.join(running)}")
+        self._containers.stop(grace)
 
     def _release(self) -> None:
-        """Release the claims; a pod whose claims cannot be released stays, as on a real node."""
-        delays = backoff(self._services.timings.release_retry)
+        """Release the claims; a pod whose claims cannot be released stays, and only the node's log says why."""
         while not self._stopping:
             try:
-                self._services.claims.release(self._pod["metadata"]["uid"])
+                self._services.claims.release(self._pod)
             except FracgpuError as error:
-                self._services.events.warning(self._pod, "FailedUnprepareDynamicResources", str(error))
-                self._pause(next(delays), unless=lambda: self._stopping)
+                _LOG.error("Error syncing pod, skipping pod=%s error=%s", pod_key(self._pod), error)
+                self._pause(jittered(self._services.timings.sync_retry), unless=lambda: self._stopping)
             else:
                 return
 
@@ -217,7 +233,7 @@ class PodWorker:
         """Write the pod's status if it differs from what the API has; a conflict is tried again on fresh data."""
         metadata = self._pod["metadata"]
         path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
-        views = {name: runner.view for name, runner in self._runners.items()}
+        views = self._past | self._containers.views()
         while not (self._vanished or self._stopping):
             try:
                 current = self._services.api.get(path)
@@ -229,6 +245,7 @@ class PodWorker:
                     host_ip=self._services.host_ip,
                     start_time=self._start_time,
                     resources=self._services.claims.allocated_resources(current),
+                    ended=self._ended,
                 )
                 if status != current.get("status"):
                     self._services.api.replace(f"{path}/status", {**current, "status": status})
@@ -252,3 +269,9 @@ class PodWorker:
         except ApiRefusedError as error:
             if error.code not in {404, 409}:
                 raise
+
+
+def _of_interest(pod: Json) -> tuple[object, ...]:
+    """Return what the kubelet compares (podsDifferSemantically) to see whether a pod has changed; not its status."""
+    metadata = pod["metadata"]
+    return pod["spec"], *(metadata.get(name) for name in ("labels", "annotations", "deletionTimestamp"))

@@ -33,6 +33,11 @@ class ContainerView:
     finished: bool = False
 
     @property
+    def has_run(self) -> bool:
+        """Tell whether the container runs or has run."""
+        return "running" in self.state or self.exit_code is not None
+
+    @property
     def exit_code(self) -> int | None:
         """Exit code of the last run, if there was one."""
         for state in (self.state, self.last_state):

@@ -22,8 +22,16 @@ from fracgpu.sim.node.isolation import Isolation
 from fracgpu.sim.node.standalone import build_prefix
 
 _GPU_NODE = re.compile(r"/dev/nvidia(\d+)")
-_UNSUPPORTED_IN_CONTAINER = ("envFrom", "volumeMounts", "workingDir", "lifecycle")
-_UNSUPPORTED_IN_POD = ("initContainers",)
+_UNSUPPORTED_IN_CONTAINER = (
+    "envFrom",
+    "volumeMounts",
+    "workingDir",
+    "lifecycle",
+    "securityContext",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+)
 
 
 class CdiResolver(Protocol):
@@ -58,7 +66,8 @@ class ContainerRuntime:
         """
         subject = f"container {_pod_key(pod)}/{container['name']}"
         _refuse_unsupported(subject, pod, container)
-        edits = self.cdi.resolve(device_ids)
+        # As containerd: an id that comes again is passed over.
+        edits = self.cdi.resolve(dict.fromkeys(device_ids))
         if edits.hooks:
             what = f"its CDI devices ask for hooks ({', '.join(edits.hooks)})"
             raise ContainerCreateError(subject, what, remedy="the embedded runtime runs none")
@@ -93,8 +102,9 @@ class ContainerRuntime:
 
 
 def _refuse_unsupported(subject: str, pod: Json, container: Json) -> None:
-    present = [name for name in _UNSUPPORTED_IN_POD if pod["spec"].get(name)]
-    present += [name for name in _UNSUPPORTED_IN_CONTAINER if container.get(name)]
+    present = [name for name in _UNSUPPORTED_IN_CONTAINER if container.get(name)]
+    present += ["securityContext"] if pod["spec"].get("securityContext") else []
+    present += [f"hostUsers {pod['spec']['hostUsers']}"] if pod["spec"].get("hostUsers") is False else []
     present += [f"env {entry['name']} valueFrom" for entry in container.get("env") or [] if "valueFrom" in entry]
     if present:
         what = f"the embedded node does not support {', '.join(present)}"

@@ -17,6 +17,8 @@ TESTED = {
     "share-two-pods.yaml",
     "oversubscribe-pending.yaml",
     "job.yaml",
+    # On both clusters: tests/scenarios/test_examples.py
+    "scheduler-two-pods.yaml",
     "workers/worker-a.yaml",
     "workers/worker-b.yaml",
 }

@@ -255,7 +255,7 @@ def test_an_allocation_that_json_changes_by_its_bytes_is_refused_twice(
     assert raw("PUT", f"{CLAIMS}/c/status", claim | {"status": {"allocation": allocation}}).code == 200
     answer = plugin("PATCH", f"{CLAIMS}/c/status", {"status": {"devices": [entry()]}}, Content_Type=MERGE)
     assert answer.code == 422
-    immutable, binding = answer.causes
+    binding, immutable = answer.causes
     assert immutable.endswith("field is immutable")
     assert "resourceclaims/binding" in binding
     # Nobody could have made that change, so no right is missing.

@@ -62,7 +62,6 @@ def test_server_side_apply_is_refused_by_name(raw: Any) -> None:
     raw("POST", NODES, {"metadata": {"name": "n1"}})
     answer = raw("PATCH", f"{NODES}/n1", {}, Content_Type="application/apply-patch+yaml")
     assert (answer.code, answer.body["reason"]) == (415, "UnsupportedMediaType")
-    assert "application/merge-patch+json" in answer.body["message"]
 
 
 def test_body_beyond_the_limit(raw: Any) -> None:

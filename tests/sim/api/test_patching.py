@@ -101,7 +101,7 @@ def test_strategic_merge(patch: Any, result: Any) -> None:
 
 def test_strategic_merge_of_plain_lists_with_a_key() -> None:
     target = {"finalizers": ["a", "b"]}
-    assert strategic_merge(target, {"finalizers": ["b", "c"]}) == {"finalizers": ["a", "b", "c"]}
+    assert strategic_merge(target, {"finalizers": ["b", "c"]}) == {"finalizers": ["b", "c", "a"]}
     assert strategic_merge(target, {"$deleteFromPrimitiveList/finalizers": ["a"]}) == {"finalizers": ["b"]}
 
 

@@ -141,7 +141,7 @@ def add_status(raw: Any, way: str) -> Any:
     )
 
 
-# dra.md 5.1: what a JSON client that encodes canonically may still write. Protobuf always may.
+# What a JSON client that encodes canonically may still write. Protobuf always may.
 CANONICAL_PUT = {"sorted and compact", "not ascii", "float", "angle"}
 MERGE_PATCH = {"sorted and compact", "not ascii", "float", "unsorted", "exponent", "angle as sent by kubectl"}
 

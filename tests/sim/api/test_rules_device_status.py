@@ -67,4 +67,4 @@ def test_data_has_a_limit(report: Callable[..., Any], length: int, code: int) ->
 
 def test_data_is_an_object(report: Callable[..., Any]) -> None:
     answer = report(data=[1])
-    assert (answer.code, "must be a JSON object" in answer.causes[0]) == (422, True)
+    assert (answer.code, "must be a valid JSON object" in answer.causes[0]) == (422, True)

@@ -40,7 +40,7 @@ def test_no_server_is_a_clear_error() -> None:
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1:1", "127.0.0.1:1", ""])
 def test_url_that_is_no_emulator(url: str) -> None:
-    with pytest.raises(ApiUnreachableError, match="not a plain HTTP address"):
+    with pytest.raises(ApiUnreachableError, match="is not an address for http"):
         ControlPlane(url)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from fracgpu.sim.api import resources as r
+from fracgpu.sim.api.objects import name_of
+from fracgpu.sim.control.cluster import Cluster
+from fracgpu.sim.control.replicas import DeploymentController
 
 DEPLOYMENT: dict[str, Any] = {
     "apiVersion": "apps/v1",
@@ -132,3 +136,63 @@ def test_deleting_a_job_takes_its_pods_along(world: Any) -> None:
     world.until(lambda: _pods(world))
     world.client.delete(r.JOBS, world.get(r.JOBS, "j"))
     world.until(lambda: not world.all(r.PODS))
+
+
+def test_an_update_rolls_as_far_as_new_pods_are_ready(world: Any) -> None:
+    world.node("n1")
+    world.apply(DEPLOYMENT)
+    world.until(lambda: len(_pods(world)) == 3)
+    _run_all(world)
+    containers = [{"name": "c", "image": "y"}]
+    world.change(r.DEPLOYMENTS, "d", lambda one: one["spec"]["template"]["spec"].update(containers=containers))
+    # One more than wanted, as a quarter of three is rounded up, and none of the old ones fewer: rounded down.
+    world.until(lambda: len(_pods(world, "y")) == 1)
+    world.quiet()
+    assert (len(_pods(world, "y")), len(_pods(world, "x"))) == (1, 3)
+    for old_left in (2, 1, 0):
+        (fresh,) = [pod for pod in _pods(world, "y") if pod["status"].get("phase") != "Running"]
+        world.bound(fresh["metadata"]["name"])
+        world.phase(fresh["metadata"]["name"], "Running")
+        world.until(lambda old_left=old_left: len(_pods(world, "x")) == old_left)
+        world.quiet()
+    assert len(_pods(world, "y")) == 3
+
+
+def test_to_recreate_is_to_remove_first(world: Any) -> None:
+    world.node("n1")
+    world.apply(DEPLOYMENT | {"spec": DEPLOYMENT["spec"] | {"strategy": {"type": "Recreate"}}})
+    world.until(lambda: len(_pods(world)) == 3)
+    _run_all(world)
+    names = [pod["metadata"]["name"] for pod in _pods(world)]
+    containers = [{"name": "c", "image": "y"}]
+    world.change(r.DEPLOYMENTS, "d", lambda one: one["spec"]["template"]["spec"].update(containers=containers))
+    world.until(lambda: not _pods(world))
+    assert _pods(world, "y") == []
+    for name in names:
+        world.kill(name)
+    world.until(lambda: len(_pods(world, "y")) == 3)
+
+
+def test_old_pods_are_not_counted_twice_while_a_status_is_behind(start: Any) -> None:
+    cluster = Cluster(start(control_plane=False).server.url)
+    controller = DeploymentController(cluster)
+    cluster.start()
+    try:
+        cluster.create(r.DEPLOYMENTS, "default", DEPLOYMENT)
+        controller.reconcile()
+        (old,) = cluster.all(r.REPLICA_SETS)
+        cluster.change_status(r.REPLICA_SETS, old, replicas=3, readyReplicas=3)
+        (deployment,) = copy.deepcopy(cluster.all(r.DEPLOYMENTS))
+        deployment["spec"]["template"]["spec"]["containers"][0]["image"] = "y"
+        cluster.update(r.DEPLOYMENTS, deployment)
+        controller.reconcile()
+        (fresh,) = (one for one in cluster.all(r.REPLICA_SETS) if name_of(one) != name_of(old))
+        cluster.change_status(r.REPLICA_SETS, fresh, replicas=1, readyReplicas=1)
+        # Nobody is there who would report that an old one is gone.
+        for _ in range(3):
+            controller.reconcile()
+        left = cluster.get(r.REPLICA_SETS, "default", name_of(old))
+        assert left is not None
+        assert (left["spec"]["replicas"], left["status"]["readyReplicas"]) == (2, 3)
+    finally:
+        cluster.stop()

@@ -94,7 +94,7 @@ def test_without_a_right_to_publish_the_lab_does_not_start(
 ) -> None:
     access = without(resource, verb)
     monkeypatch.setattr("fracgpu.sim.lab.lab.shipped_access", lambda: access)
-    with pytest.raises((LabTimeout, LabUnavailable)), Lab(LabOptions(deadline_s=3.0)):
+    with pytest.raises((LabTimeout, LabUnavailable)), Lab(LabOptions(deadline_s=6.0)):
         pass
     assert any(f'cannot {verb} resource "{resource}"' in text for text in access.refused)
 
@@ -110,7 +110,7 @@ def test_a_right_that_is_missing_later_fails_the_exercise(
         with pytest.raises(LabTimeout, match="FailedPrepareDynamicResources"):
             lab.wait_pod("one")
         evidence = Evidence()
-        e5_mechanism.check_rights(stage, evidence)
+        e5_mechanism.check_rights(lab, evidence)
     (check,) = evidence.checks
     assert not check.held
     assert 'cannot get resource "resourceclaims"' in check.seen

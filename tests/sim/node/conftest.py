@@ -29,10 +29,12 @@ NODE = "node-1"
 CLAIMS = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims"
 PODS = "/api/v1/namespaces/default/pods"
 TIMINGS = Timings(
-    prepare_retry=(0.05, 0.1),
+    sync=0.05,
+    sync_retry=0.05,
     create_retry=(0.05, 0.1),
     restart_backoff=(0.05, 0.1),
-    release_retry=(0.05, 0.1),
+    registration_retry=(0.05, 0.1),
+    wipe_retry=(0.05, 0.1),
     reconcile=0.1,
     slice_wipe_grace=0.1,
 )

@@ -14,7 +14,8 @@ from fracgpu.proto.dra.v1 import api_pb2 as v1_pb2
 from fracgpu.proto.dra.v1 import api_pb2_grpc as v1_grpc
 from fracgpu.proto.dra.v1beta1 import api_pb2 as v1beta1_pb2
 from fracgpu.proto.dra.v1beta1 import api_pb2_grpc as v1beta1_grpc
-from fracgpu.sim.node.dra_client import ClaimRef, PreparedDevice, node_prepare
+from fracgpu.sim.node.dra_client import ClaimRef, PreparedDevice, node_prepare, node_unprepare
+from fracgpu.sim.node.errors import PrepareFailed, UnprepareFailed
 from fracgpu.sim.node.registration import RegisteredPlugin
 
 CLAIM = ClaimRef(namespace="ns", name="c", uid="u")
@@ -55,9 +56,9 @@ def test_a_share_is_told_in_v1_only(
 ) -> None:
     path = tmp_path_factory.mktemp("s") / "dra.sock"
     with plugin(path, messages, services):
-        devices = node_prepare(RegisteredPlugin(driver="driver", endpoint=str(path), service=service), [CLAIM])
+        devices = dict(node_prepare(RegisteredPlugin(driver="driver", endpoint=str(path), service=service), [CLAIM]))
     assert devices == {
-        "u": (
+        CLAIM: (
             PreparedDevice(
                 driver="driver",
                 request_names=("g",),
@@ -68,3 +69,61 @@ def test_a_share_is_told_in_v1_only(
             ),
         )
     }
+
+
+OTHER = ClaimRef(namespace="ns", name="other", uid="v")
+
+
+@contextmanager
+def answering(path: Path, **errors: str) -> Iterator[RegisteredPlugin]:
+    """Serve a plugin that answers for these claim uids, with an error or, where it is empty, a device."""
+
+    class Plugin(v1_grpc.DRAPluginServicer):
+        def NodePrepareResources(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+            answers = {}
+            for uid, error in errors.items():
+                devices = [] if error else [v1_pb2.Device(pool_name="n", device_name="d")]
+                answers[uid] = v1_pb2.NodePrepareResourceResponse(devices=devices, error=error)
+            return v1_pb2.NodePrepareResourcesResponse(claims=answers)
+
+        def NodeUnprepareResources(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+            answers = {uid: v1_pb2.NodeUnprepareResourceResponse(error=error) for uid, error in errors.items()}
+            return v1_pb2.NodeUnprepareResourcesResponse(claims=answers)
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    v1_grpc.add_DRAPluginServicer_to_server(Plugin(), server)
+    server.add_insecure_port(f"unix://{path}")
+    server.start()
+    try:
+        yield RegisteredPlugin(driver="driver", endpoint=str(path), service="v1.DRAPlugin")
+    finally:
+        server.stop(None).wait()
+
+
+@pytest.mark.parametrize(
+    ("errors", "problem"),
+    [
+        ({"u": "no", "v": ""}, "{call} failed for ResourceClaim c: no"),
+        ({"u": ""}, "{call} skipped 1 ResourceClaims"),
+        ({}, "{call} skipped 2 ResourceClaims"),
+        ({"u": "", "v": "", "w": ""}, "{call} returned result for unknown claim UID w"),
+    ],
+    ids=["error", "one skipped", "all skipped", "unknown claim"],
+)
+def test_an_answer_that_is_not_one_for_each_claim_is_a_failure(
+    tmp_path_factory: pytest.TempPathFactory, errors: dict[str, str], problem: str
+) -> None:
+    path = tmp_path_factory.mktemp("s") / "dra.sock"
+    with answering(path, **errors) as registered:
+        with pytest.raises(PrepareFailed) as prepare:
+            list(node_prepare(registered, [CLAIM, OTHER]))
+        with pytest.raises(UnprepareFailed) as unprepare:
+            node_unprepare(registered, [CLAIM, OTHER])
+    assert prepare.value.what == problem.format(call="NodePrepareResources")
+    assert unprepare.value.what == problem.format(call="NodeUnprepareResources")
+
+
+def test_a_call_that_fails_is_named_as_go_names_it(tmp_path: Path) -> None:
+    nobody = RegisteredPlugin(driver="driver", endpoint=str(tmp_path / "s"), service="v1.DRAPlugin")
+    with pytest.raises(PrepareFailed, match="NodePrepareResources: rpc error: code = Unavailable desc = "):
+        list(node_prepare(nobody, [CLAIM]))

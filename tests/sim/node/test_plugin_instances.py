@@ -38,6 +38,7 @@ class Instance(registration_grpc.RegistrationServicer, health_grpc.DRAResourceHe
         self.registration = base / "registry" / f"{DRIVER}-{uid}-reg.sock"
         self.services = ["v1.DRAPlugin", *services]
         self.health = health_pb2.HEALTHY
+        self.turn = 0
         self.refusal = ""
         self.streams = 0
         self.changed = threading.Condition()
@@ -72,13 +73,13 @@ class Instance(registration_grpc.RegistrationServicer, health_grpc.DRAResourceHe
     def NodeWatchResources(self, request: Any, _context: Any) -> Iterator[Any]:  # noqa: N802
         messages: Any = health_pb2 if isinstance(request, health_pb2.NodeWatchResourcesRequest) else alpha_pb2
         self.streams += 1
-        said = None
+        turn = -1
         while True:
             with self.changed:
-                self.changed.wait_for(lambda: self.stopping or self.health != said, DEADLINE_S)  # noqa: B023
+                self.changed.wait_for(lambda: self.stopping or self.turn != turn, DEADLINE_S)  # noqa: B023
                 if self.stopping:
                     return
-                said = self.health
+                said, turn = self.health, self.turn
             device = messages.DeviceIdentifier(pool_name="n1", device_name="gpu-0")
             entry = messages.DeviceHealth(
                 device=device, health=said, last_updated_time=int(time.time()), health_check_timeout_seconds=30
@@ -88,7 +89,11 @@ class Instance(registration_grpc.RegistrationServicer, health_grpc.DRAResourceHe
     def says(self, health: Any) -> None:
         with self.changed:
             self.health = health
+            self.turn += 1
             self.changed.notify_all()
+
+    def says_again(self) -> None:
+        self.says(self.health)
 
     def end_streams(self) -> None:
         with self.changed:
@@ -208,11 +213,21 @@ def test_health_is_followed_when_it_is_advertised(kubelet: Kubelet, services: tu
     assert one.streams == 1
 
 
-def test_health_is_not_asked_for_unless_it_is_advertised(kubelet: Kubelet) -> None:
-    one = kubelet.start("one")
-    wait_until(lambda: kubelet.told[-1:] == [f"+{DRIVER}"])
-    assert one.streams == 0
-    assert kubelet.shows() == "Unknown"
+def test_health_is_asked_for_whether_or_not_it_is_advertised(kubelet: Kubelet) -> None:
+    kubelet.start("one")
+    wait_until(lambda: kubelet.shows() == "Healthy")
+
+
+def test_the_end_of_a_stream_takes_away_what_every_instance_said(kubelet: Kubelet) -> None:
+    old = kubelet.start("old")
+    wait_until(lambda: kubelet.shows() == "Healthy")
+    new = kubelet.start("new")
+    wait_until(lambda: new.streams == 1)
+    old.stop()
+    wait_until(lambda: kubelet.shows() == "Unknown")
+    # Until the other one says something again, be it the same.
+    new.says_again()
+    wait_until(lambda: kubelet.shows() == "Healthy")
 
 
 def test_a_stream_that_ends_is_opened_again(kubelet: Kubelet) -> None:
@@ -236,7 +251,7 @@ class Shown:
         self.changes += 1
 
     def report(self, health: int, **changes: Any) -> None:
-        fields: Any = {"pool": "n1", "device": "gpu-0", "health": health, "updated_at": self.now} | changes
+        fields: Any = {"pool": "n1", "device": "gpu-0", "health": health} | changes
         self.cache.update(DRIVER, [Report(**fields)])
 
     def get(self) -> DeviceHealth:
@@ -253,22 +268,45 @@ def test_an_entry_that_nobody_renews_becomes_unknown() -> None:
     shown.now += 1
     assert shown.get() == DeviceHealth("Unknown")
     shown.report(2, timeout_s=5.0, message="x" * 2000)
-    assert shown.get() == DeviceHealth("Unhealthy", "x" * 1024)
+    assert shown.get() == DeviceHealth("Unhealthy", "x" * 1021 + "...")
+    # Cut by bytes, be it in the middle of a character.
+    shown.report(2, timeout_s=5.0, message="é" * 1000)
+    assert shown.get() == DeviceHealth("Unhealthy", "é" * 510 + "\ufffd...")
     shown.now += 6
     assert shown.get() == DeviceHealth("Unknown")
     shown.report(9)
     assert shown.get() == DeviceHealth("Unknown")
 
 
-def test_only_what_would_be_shown_differently_is_a_change() -> None:
+def test_only_another_report_is_a_change() -> None:
     shown = Shown()
     for health, changes in ((1, 1), (1, 1), (2, 2), (2, 2), (0, 3), (0, 3)):
         shown.report(health)
         assert shown.changes == changes
-    # It had become unknown by age, and is healthy again.
     shown.report(1)
+    assert shown.changes == 4
+    # It had become unknown by age, and is healthy again: nobody is told, because the reports are the same.
     shown.now += 60
     shown.report(1)
+    assert shown.changes == 4
+    shown.report(1, timeout_s=5.0)
     assert shown.changes == 5
+    # After a stream ended every report is new.
+    shown.cache.clear(DRIVER)
+    assert (shown.get(), shown.changes) == (DeviceHealth("Unknown"), 5)
+    shown.report(1, timeout_s=5.0)
+    assert (shown.get(), shown.changes) == (DeviceHealth("Healthy"), 6)
     # Other drivers' devices are others.
     assert shown.cache.get("other", "n1", "gpu-0") == DeviceHealth("Unknown")
+
+
+def test_a_device_that_is_left_out_is_unknown_when_it_is_too_old() -> None:
+    shown = Shown()
+    shown.report(1)
+    shown.report(1, device="gpu-1")
+    shown.now += 30
+    shown.report(1, device="gpu-1")
+    assert (shown.get().health, shown.changes) == ("Healthy", 2)
+    shown.now += 1
+    shown.report(1, device="gpu-1")
+    assert (shown.get().health, shown.changes) == ("Unknown", 3)

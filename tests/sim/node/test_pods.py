@@ -108,7 +108,9 @@ def test_a_pod_without_command_is_a_create_error(running: Any) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"initContainers": [{"name": "i", "image": "none", "command": ["true"]}]},
+        {"hostUsers": False},
+        {"containers": [{"name": "main", "image": "x", "command": ["env"], "securityContext": {"runAsUser": 1000}}]},
+        {"securityContext": {"runAsUser": 1000}},
         {
             "containers": [
                 {
@@ -120,7 +122,7 @@ def test_a_pod_without_command_is_a_create_error(running: Any) -> None:
             ]
         },
     ],
-    ids=["init containers", "env from fields"],
+    ids=["user namespace", "user", "user of all", "env from fields"],
 )
 def test_what_the_node_cannot_do_it_says(running: Any, changes: dict[str, Any]) -> None:
     running.pod("p", **changes)
@@ -255,6 +257,25 @@ def test_a_node_that_comes_back_restarts_its_pods(bench: Any) -> None:
         bench.delete(pod["metadata"]["name"])
         bench.wait_gone("p")
     assert bench.plugin.calls[-1] == ("unprepare", "c")
+
+
+def test_a_pod_that_is_not_restarted_gets_nothing_prepared_again(bench: Any) -> None:
+    bench.plugin.start()
+    bench.claim("c")
+    with bench.make_node():
+        bench.pod("p", claims=("c",))
+        bench.wait_phase("p", "Running")
+    with bench.make_node() as node:
+        pod = bench.wait_phase("p", "Failed")
+        assert container(pod)["state"]["terminated"]["exitCode"] == 255
+        assert bench.plugin.calls == [("prepare", "c"), ("unprepare", "c")]
+        assert node.wait_for_driver("test.example.com", 30)
+    # One that the node meets ended stays as it is.
+    with bench.make_node():
+        bench.pod("q", "true")
+        bench.wait_phase("q", "Succeeded")
+        assert bench.api.get("/api/v1/namespaces/default/pods/p")["status"] == pod["status"]
+    assert len(bench.plugin.calls) == 2
 
 
 def test_claims_of_a_pod_that_vanished_meanwhile_are_released(bench: Any) -> None:
