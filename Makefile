@@ -8,10 +8,10 @@ PACKAGES := cdi cli controller driver kubeletplugin native proto sim
 LINKTREE := build/typecheck/fracgpu
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format proto native sanitize bench lock clean
+.PHONY: help demo test e2e lint format proto native sanitize bench bench-e2e lock clean
 
 help:           ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The environment is remade when the lock file or the package metadata change.
 $(STAMP): requirements.lock pyproject.toml setup.py tools/bootstrap.sh
@@ -25,6 +25,11 @@ test: native    ## all tests of the fast tier, sanitizer builds of the C code in
 	@sh tools/bootstrap.sh cc
 	@$(MAKE) --no-print-directory --silent sanitize
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+	@echo "The same claims on a real Kubernetes, as root: make e2e (the first time it builds one, about 10 minutes)"
+
+# Only a KUBECONFIG that was typed counts: one in the environment may name a cluster that people depend on.
+e2e: native     ## claims on a real Kubernetes, built and started here, as root; or KUBECONFIG=... for any cluster
+	@$(PYTHON) -m tests.cluster.run $(if $(filter command,$(origin KUBECONFIG)),--kubeconfig $(KUBECONFIG)) $(PYTEST_ARGS)
 
 native: $(STAMP) ## build interceptor, model GPU and probes into build/native
 	@$(MAKE) --no-print-directory --silent -C native OUT=$(CURDIR)/build/native PYTHON=$(PYTHON)
@@ -53,9 +58,13 @@ bench: native   ## what an intercepted call costs, and a Prepare, each against i
 	@$(PYTHON) bench/native/run.py
 	@$(PYTHON) -m bench.kubeletplugin.run
 
+bench-e2e: native ## from pod creation to the first CUDA call on a real Kubernetes, with a claim and without; as root
+	@$(PYTHON) -m bench.cluster.run
+
+PIN := -m piptools compile --quiet --allow-unsafe --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links
 lock: $(STAMP)  ## pin every dependency again, within the bounds of pyproject.toml
-	@$(PYTHON) -m piptools compile --quiet --all-extras --allow-unsafe --generate-hashes --strip-extras \
-	    --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
+	@$(PYTHON) $(PIN) --all-extras --output-file requirements.lock pyproject.toml
+	@$(PYTHON) $(PIN) --output-file tests/cluster/requirements.lock tests/cluster/requirements.in
 
 clean:          ## remove everything that was built
 	rm -rf build dist $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

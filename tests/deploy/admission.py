@@ -143,3 +143,7 @@ CASES: Final = [
     Case("class of unknown kind", _class({"kind": "X"}), _ENVELOPE_TEXT, "DeviceClass"),
     Case("class with unknown field", _class(_ENVELOPE | {"gpus": 1}), "no such field: gpus", "DeviceClass"),
 ]
+# What the server finds by itself, with the policies in place: they must not stumble over it before.
+FINDINGS: Final = [
+    Case("no parameters", {"devices": {"config": [{"opaque": {"driver": DRIVER_NAME}}]}}, "opaque.parameters: Required")
+]

@@ -1,0 +1,104 @@
+"""Fixtures of every tier that has real components: one cluster for a whole pytest session, whoever asks for it.
+
+A pytest plugin: the conftests of tests/cluster/scenarios and tests/scenarios register it, so that both share the
+cluster. Where that comes from is in the environment, which `make e2e` sets:
+
+    FRACGPU_E2E_BASE          a machine of our own: the cluster is started on it
+    FRACGPU_E2E_KUBECONFIG    any cluster with the driver installed; FRACGPU_E2E_IMAGE is what its pods run
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from fracgpu.sim.lab.cluster import ClusterUnderTest
+from fracgpu.sim.lab.node import NodeUnderTest
+from tests.cluster.build.artifacts import Artifacts
+from tests.cluster.cluster import Cluster
+from tests.cluster.foreign import foreign_cluster
+from tests.cluster.machine.layout import Layout
+from tests.cluster.node import ClusterNode
+
+NAME: Final = "tests.cluster.fixtures"
+BASE: Final = os.environ.get("FRACGPU_E2E_BASE")
+KUBECONFIG: Final = os.environ.get("FRACGPU_E2E_KUBECONFIG")
+IS_REAL: Final = bool(BASE or KUBECONFIG)
+# Whose value only exists on a machine of our own. A test that gets one of them, directly or not, needs the node.
+_OF_THE_NODE: Final = {"artifacts", "real_cluster", "node"}
+_NAME_LENGTH: Final = 50
+_LEFT_OUT: Final = pytest.StashKey[int]()
+
+
+def register(config: pytest.Config) -> None:
+    """Register this plugin once, whichever conftest comes first."""
+    if not config.pluginmanager.hasplugin(NAME):
+        config.pluginmanager.register(sys.modules[NAME], NAME)
+
+
+@pytest.fixture(scope="session")
+def artifacts() -> Artifacts:
+    """What `make e2e` has built."""
+    loaded: Artifacts = pickle.loads((Path(BASE or "") / "artifacts.pickle").read_bytes())  # noqa: S301 (our own file)
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def real_cluster(artifacts: Artifacts) -> Iterator[Cluster]:
+    """The cluster of this run with the driver installed; a test that breaks something mends it."""
+    with Cluster(artifacts, Layout(Path(BASE or "")), os.environ["FRACGPU_E2E_RUN"]) as running:
+        running.installation.install()
+        yield running
+
+
+@pytest.fixture(scope="session")
+def any_cluster(request: pytest.FixtureRequest) -> Iterator[ClusterUnderTest]:
+    """The real cluster, or the one that the kubeconfig names."""
+    if not KUBECONFIG:
+        # Not an argument: that would say that every test which gets a cluster needs the node.
+        yield request.getfixturevalue("real_cluster")
+        return
+    with tempfile.TemporaryDirectory() as cache, foreign_cluster(Path(KUBECONFIG), Path(cache)) as client:
+        yield client
+
+
+# Made anew for each module: what the plugin logged before is none of its business.
+@pytest.fixture(scope="module")
+def any_node(request: pytest.FixtureRequest) -> NodeUnderTest | None:
+    """The node of the real cluster; None where the cluster is not ours to look into."""
+    return None if KUBECONFIG else ClusterNode(request.getfixturevalue("real_cluster"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, on a cluster that is not ours, what needs the node; the summary says how many those are."""
+    if not KUBECONFIG:
+        return
+    out = [item for item in items if _OF_THE_NODE & set(getattr(item, "fixturenames", ()))]
+    items[:] = [item for item in items if item not in out]
+    config.hook.pytest_deselected(items=out)
+    config.stash[_LEFT_OUT] = len(out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was left out, and why."""
+    if KUBECONFIG:
+        count = config.stash.get(_LEFT_OUT, 0)
+        who = "1 test needs" if count == 1 else f"{count} tests need"
+        terminalreporter.write_line(
+            f"e2e: {who} the node itself, which {KUBECONFIG} does not give; `make e2e` starts a cluster that does"
+        )
+
+
+def namespace_name(test: str) -> str:
+    """Return a namespace's name that tells which test it belongs to, and that no other one has or had a moment ago."""
+    words = re.sub(r"[^a-z0-9]+", "-", test.lower()).strip("-")[:_NAME_LENGTH].strip("-")
+    return f"{words}-{uuid.uuid4().hex[:6]}"
