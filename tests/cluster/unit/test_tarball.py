@@ -1,6 +1,7 @@
 """The same tree gives the same bytes, whenever and by whomever it was made."""
 
 import os
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,8 +51,8 @@ def test_everything_is_in_it_in_order(tree: Path, tmp_path: Path) -> None:
         *("broken", "dir", "link", "same", "ä"),
         *("dir/file", "dir/inner", "dir/program"),
     ]
-    with tarfile.open(tmp_path / "tar") as tar:
-        tar.extractall(tmp_path / "out", filter="data")
+    (tmp_path / "out").mkdir()
+    subprocess.run(["tar", "-xf", tmp_path / "tar", "-C", tmp_path / "out"], check=True)
     assert (tmp_path / "out" / "dir" / "file").read_text() == "content"
     assert (tmp_path / "out" / "same").samefile(tmp_path / "out" / "dir" / "file")
     assert [str((tmp_path / "out" / name).readlink()) for name in ("link", "broken")] == ["dir", "nowhere"]
