@@ -25,7 +25,7 @@ def foreign_cluster(kubeconfig: Path, cache: Path) -> Iterator[ClusterClient]:
     """Yield a client of the cluster; `cache` is a directory for kubectl.
 
     Raises:
-        ClusterUnavailable: no kubectl, no image for pods, no answer, or no driver in the cluster.
+        ClusterUnavailable: no kubectl, no image for pods, no such file, no answer, or no driver in the cluster.
         CommandFailed: kubectl cannot use the kubeconfig.
 
     """
@@ -36,6 +36,8 @@ def foreign_cluster(kubeconfig: Path, cache: Path) -> Iterator[ClusterClient]:
     program = os.environ.get(KUBECTL_ENV) or shutil.which("kubectl")
     if not program:
         raise ClusterUnavailable("kubectl", "is not in PATH", remedy=f"install it, or name it with {KUBECTL_ENV}=")
+    if not kubeconfig.is_file():
+        raise ClusterUnavailable(f"kubeconfig {kubeconfig}", "is not a file", remedy="name one with KUBECONFIG=")
     kubectl = Kubectl(Path(program), kubeconfig, cache)
     with proxied_api(kubectl) as api:
         client = ClusterClient(api, kubectl, image=image)

@@ -30,6 +30,13 @@ def test_kubectl_has_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         open_foreign(tmp_path)
 
 
+def test_the_kubeconfig_has_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(foreign.IMAGE_ENV, "registry.example.com/workload")
+    monkeypatch.setenv(foreign.KUBECTL_ENV, "kubectl")
+    with pytest.raises(ClusterUnavailable, match=re.escape(f"kubeconfig {tmp_path}/kubeconfig: is not a file")):
+        open_foreign(tmp_path)
+
+
 def test_the_runner_fails_with_that_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
