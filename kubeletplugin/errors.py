@@ -54,31 +54,3 @@ class InterceptorDamaged(FracgpuError):
 
 class SocketInvalid(FracgpuError):
     """A socket can not be made where an option puts it."""
-
-
-class ClusterError(FracgpuError):
-    """Base of what goes wrong in talking to the API server."""
-
-
-class NotFound(ClusterError):
-    """The object is not there."""
-
-
-class Conflict(ClusterError):
-    """Someone else changed or created the object first: read it again."""
-
-
-class Refused(ClusterError):
-    """The API server does not accept the request: rights, validation, admission."""
-
-
-class Forbidden(Refused):
-    """The plugin's identity has no right to the request."""
-
-
-class Immutable(Refused):
-    """The API server sees a change of a field that may not change; re-encoding opaque parameters looks like one."""
-
-
-class Unavailable(ClusterError):
-    """The API server can not be reached, is overloaded or answers nonsense: try again later."""

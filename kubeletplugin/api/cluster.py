@@ -30,7 +30,7 @@ class SliceEvent:
 
 
 class ClusterApi(Protocol):
-    """The API server. Every method raises NotFound, Conflict, Refused or Unavailable (fracgpu.kubeletplugin.errors)."""
+    """The API server. Every method raises NotFound, Conflict, Refused or Unavailable (fracgpu.driver.kube.errors)."""
 
     def get_claim(self, namespace: str, name: str, *, timeout_seconds: float | None = None) -> Json:
         """Return a ResourceClaim, or raise Unavailable when the server is silent for `timeout_seconds`."""

@@ -11,9 +11,7 @@ from urllib.parse import quote
 import urllib3
 from google.protobuf.message import DecodeError
 
-from fracgpu.driver.names import DRIVER_NAME
-from fracgpu.kubeletplugin.api.cluster import Json, SliceEvent, SliceList
-from fracgpu.kubeletplugin.api.kubernetes_transport import (
+from fracgpu.driver.kube.transport import (
     MERGE_PATCH,
     PROTOBUF,
     READ_SECONDS,
@@ -21,8 +19,11 @@ from fracgpu.kubeletplugin.api.kubernetes_transport import (
     decode,
     unavailable,
 )
+from fracgpu.driver.names import DRIVER_NAME
+from fracgpu.kubeletplugin.api.cluster import Json, SliceEvent, SliceList
 from fracgpu.proto.resource.v1.generated_pb2 import ResourceClaim, TypeMeta, Unknown
 
+_USER_AGENT: Final = "fracgpu-kubeletplugin"
 _RESOURCE_VERSION: Final = "resource.k8s.io/v1"
 _RESOURCE_API: Final = f"/apis/{_RESOURCE_VERSION}"
 _SLICES: Final = f"{_RESOURCE_API}/resourceslices"
@@ -40,7 +41,7 @@ class KubernetesCluster:
     """
 
     def __init__(self, kubeconfig: Path | None) -> None:
-        self._transport = KubernetesTransport(kubeconfig)
+        self._transport = KubernetesTransport(kubeconfig, user_agent=_USER_AGENT)
 
     def get_claim(self, namespace: str, name: str, *, timeout_seconds: float | None = None) -> Json:
         """Return a ResourceClaim; the server may be silent for `timeout_seconds`, or the usual time if that is less."""

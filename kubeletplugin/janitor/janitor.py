@@ -15,10 +15,10 @@ from typing import Any, Final, TypeVar
 
 from fracgpu.cdi.writer import temporary_path
 from fracgpu.driver.errors import FracgpuError
+from fracgpu.driver.kube.errors import NotFound
 from fracgpu.driver.names import DRIVER_NAME
 from fracgpu.kubeletplugin.api.cluster import ClusterApi
 from fracgpu.kubeletplugin.background import Wait
-from fracgpu.kubeletplugin.errors import NotFound
 from fracgpu.kubeletplugin.janitor.leftovers import (
     nameless_allocations,
     nameless_specs,

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from fracgpu.driver.kube.errors import Unavailable
 from fracgpu.kubeletplugin.api.cluster import ClusterApi, Json
-from fracgpu.kubeletplugin.errors import Unavailable
 from fracgpu.kubeletplugin.prepare.claim import ClaimRef
 from fracgpu.kubeletplugin.prepare.deadline import Deadline
 

@@ -13,8 +13,9 @@ from typing import Final
 from fracgpu.cdi.writer import temporary_path
 from fracgpu.driver.gpu import Gpu
 from fracgpu.driver.inventory import GpuInventory
+from fracgpu.driver.kube.errors import NotFound
 from fracgpu.kubeletplugin.api.cluster import ClusterApi
-from fracgpu.kubeletplugin.errors import ClaimInvalid, NotFound
+from fracgpu.kubeletplugin.errors import ClaimInvalid
 from fracgpu.kubeletplugin.gpus.deadline_inventory import answer_within
 from fracgpu.kubeletplugin.gpus.node_driver import NodeDriver, read_driver
 from fracgpu.kubeletplugin.options import PluginOptions

@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 from fracgpu.driver.kill_points import kill_point
+from fracgpu.driver.kube.errors import Conflict, Forbidden, Immutable, NotFound, Refused, Unavailable
 from fracgpu.kubeletplugin.api.cluster import ClaimStatusApi, Json
-from fracgpu.kubeletplugin.errors import Conflict, Forbidden, Immutable, NotFound, Refused, Unavailable
 from fracgpu.kubeletplugin.prepare.claim import ClaimRef
 from fracgpu.kubeletplugin.proof.device_status import DeviceKey, DeviceReport, allocated_keys, updated_devices
 from fracgpu.kubeletplugin.proof.device_status_message import update_message

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from fracgpu.driver.kube.transport import encode
 from fracgpu.kubeletplugin.api.cluster import Json
-from fracgpu.kubeletplugin.api.kubernetes_transport import encode
 from fracgpu.kubeletplugin.proof.device_status import DeviceKey, DeviceReport, timestamp, updated_entry
 from fracgpu.proto.resource.v1.generated_pb2 import AllocatedDeviceStatus, Condition, ResourceClaim
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 
-from fracgpu.controller.views import PlacedDevice
+from fracgpu.controller.fit.views import PlacedDevice
 from fracgpu.driver.grant import FractionGrant, GrantResult
 from fracgpu.driver.names import DRIVER_NAME
 from fracgpu.driver.parameters import canonical_json

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-from fracgpu.controller.fit import fit
-from fracgpu.controller.views import DeviceRequest, Misfit, PlacedDevice, Placement
+from fracgpu.controller.fit.engine import fit
+from fracgpu.controller.fit.views import DeviceRequest, Misfit, PlacedDevice, Placement
 from fracgpu.driver.errors import AmountsError, ConfigInvalid, FracgpuError
 from fracgpu.driver.names import FINALIZER
 from fracgpu.driver.quantity import format_bytes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from fracgpu.controller.views import GpuView
+from fracgpu.controller.fit.views import GpuView
 from fracgpu.driver.errors import FracgpuError, QuantityInvalid
 from fracgpu.driver.names import ATTR_ALLOCATOR, ATTR_OVERSUBSCRIBED, DRIVER_NAME
 from fracgpu.driver.reasons import ReasonCode

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from fracgpu.controller.views import GpuView
+from fracgpu.controller.fit.views import GpuView
 from fracgpu.driver.names import (
     ALLOCATOR_SCHEDULER,
     ATTR_ALLOCATOR,

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fracgpu.controller.views import Constraint, DeviceRequest, Policy
+from fracgpu.controller.fit.views import Constraint, DeviceRequest, Policy
 from fracgpu.driver.config import FractionConfig, Placement, merge_configs, parse_config
 from fracgpu.driver.errors import FracgpuError
 from fracgpu.driver.names import ATTR_NUMA_NODE, ATTR_PCIE_ROOT, DRIVER_NAME

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fracgpu.controller.views import AttributeValue, GpuView, Holding
+from fracgpu.controller.fit.views import AttributeValue, GpuView, Holding
 from fracgpu.driver.errors import FracgpuError
 from fracgpu.driver.grant import FractionGrant, is_grant, parse_grant
 from fracgpu.driver.names import (

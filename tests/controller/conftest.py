@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fracgpu.controller.views import DeviceRequest, GpuView, Holding
+from fracgpu.controller.fit.views import DeviceRequest, GpuView, Holding
 from fracgpu.driver.config import FractionConfig
 
 GIB = 1024**3

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fracgpu.controller.fit import fit
-from fracgpu.controller.views import Constraint, Misfit, Placement
+from fracgpu.controller.fit.engine import fit
+from fracgpu.controller.fit.views import Constraint, Misfit, Placement
 
 MIB = 1024**2
 
@@ -180,7 +180,7 @@ def test_constraint_of_another_claim_or_request_does_not_bind(gpu: Any, ask: Any
 
 
 def test_search_limit_is_said(gpu: Any, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fracgpu.controller.search._MAX_STEPS", 2)
+    monkeypatch.setattr("fracgpu.controller.fit.search._MAX_STEPS", 2)
     requests = [ask(10, name=name) for name in "abc"]
     assert _why(fit(requests, [gpu("n1/a")], [])) == [
         "NodeInsufficientDevice (1/1 nodes: no place for 3 shares of 3 requests found within the search limit)"

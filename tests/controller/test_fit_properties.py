@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fracgpu.controller.fit import fit
-from fracgpu.controller.ledger import free_amounts
-from fracgpu.controller.views import DeviceRequest, GpuView, Holding, Misfit, Placement
+from fracgpu.controller.fit.engine import fit
+from fracgpu.controller.fit.ledger import free_amounts
+from fracgpu.controller.fit.views import DeviceRequest, GpuView, Holding, Misfit, Placement
 
 GIB = 1024**3
 

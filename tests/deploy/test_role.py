@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fracgpu.driver.kube.errors import Refused
 from fracgpu.kubeletplugin.api.kubernetes_cluster import KubernetesCluster
-from fracgpu.kubeletplugin.errors import Refused
 from fracgpu.sim.api.access import Access
 from fracgpu.sim.api.rbac import Permission
 from fracgpu.sim.api.server import ApiServer

@@ -19,9 +19,9 @@ import pytest
 
 from fracgpu.driver.gpu import Gpu
 from fracgpu.driver.inventory import GpuMemory, GpuProcess
+from fracgpu.driver.kube.errors import Conflict, NotFound
 from fracgpu.driver.names import API_VERSION, CONFIG_KIND, DRIVER_NAME, ClaimUid, GpuUuid
 from fracgpu.kubeletplugin.api.cluster import SliceEvent, SliceList
-from fracgpu.kubeletplugin.errors import Conflict, NotFound
 from fracgpu.kubeletplugin.janitor.janitor import GRACE_SECONDS, Janitor
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.kubeletplugin.prepare.checkpoint import CheckpointStore, ClaimEntry

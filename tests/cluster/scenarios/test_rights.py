@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
+from fracgpu.driver.kube.errors import Refused
 from fracgpu.kubeletplugin.api.kubernetes_cluster import KubernetesCluster
-from fracgpu.kubeletplugin.errors import Refused
 from fracgpu.sim.api.rbac import Permission
 from tests.cluster.lone_plane import LonePlane
 from tests.deploy.rights import (

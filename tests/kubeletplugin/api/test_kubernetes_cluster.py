@@ -14,8 +14,8 @@ import pytest
 import urllib3
 from kubernetes.config import ConfigException
 
+from fracgpu.driver.kube.errors import Conflict, Forbidden, Immutable, NotFound, Refused, Unavailable
 from fracgpu.kubeletplugin.api.kubernetes_cluster import KubernetesCluster
-from fracgpu.kubeletplugin.errors import Conflict, Forbidden, Immutable, NotFound, Refused, Unavailable
 from fracgpu.proto.resource.v1.generated_pb2 import ResourceClaim, TypeMeta, Unknown
 
 
@@ -229,8 +229,8 @@ STATUS = [
     (409, Conflict, "status 409: not there; read it again"),
     (410, Conflict, "status 410: not there; read it again"),
     (401, Unavailable, "status 401: not there; it is tried again with the token as it is then"),
-    (403, Refused, "status 403: not there; check the plugin's RBAC rules"),
-    (422, Refused, "status 422: not there; check the plugin's RBAC rules"),
+    (403, Refused, "status 403: not there; check our RBAC rules"),
+    (422, Refused, "status 422: not there; check our RBAC rules"),
     (302, Refused, "status 302: not there"),
     (429, Unavailable, "status 429: not there; it is tried again"),
     (500, Unavailable, "status 500: not there; it is tried again"),

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fracgpu.kubeletplugin.errors import CheckpointInvalid, NodeLockTimeout, Refused, Unavailable
+from fracgpu.driver.kube.errors import Refused, Unavailable
+from fracgpu.kubeletplugin.errors import CheckpointInvalid, NodeLockTimeout
 from fracgpu.kubeletplugin.janitor import janitor as module
 from fracgpu.kubeletplugin.janitor.janitor import GRACE_SECONDS
 from fracgpu.kubeletplugin.janitor.mounts import mounted_by_a_process

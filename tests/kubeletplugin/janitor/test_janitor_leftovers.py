@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fracgpu.kubeletplugin.errors import Unavailable
+from fracgpu.driver.kube.errors import Unavailable
 from fracgpu.kubeletplugin.janitor.janitor import GRACE_SECONDS
 from fracgpu.kubeletplugin.janitor.patience import Patience
 from tests.kubeletplugin.janitor.mounts import mount, process

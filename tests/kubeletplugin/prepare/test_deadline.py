@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from fracgpu.driver.kube.errors import Unavailable
 from fracgpu.kubeletplugin.api.kubernetes_cluster import KubernetesCluster
-from fracgpu.kubeletplugin.errors import DeadlineExceeded, Unavailable
+from fracgpu.kubeletplugin.errors import DeadlineExceeded
 from fracgpu.kubeletplugin.prepare.deadline import CALL_SECONDS, Deadline
 from fracgpu.kubeletplugin.prepare.plan import plan_prepare
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from fracgpu.kubeletplugin.errors import ClaimInvalid, Unavailable
+from fracgpu.driver.kube.errors import Unavailable
+from fracgpu.kubeletplugin.errors import ClaimInvalid
 from fracgpu.kubeletplugin.prepare import patient_read
 from fracgpu.kubeletplugin.prepare.deadline import Deadline
 from fracgpu.kubeletplugin.prepare.patient_read import PAUSES_SECONDS, read_patiently

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from fracgpu.driver.kube.errors import Conflict, NotFound
 from fracgpu.driver.names import DRIVER_NAME, ClaimUid
 from fracgpu.driver.usage import GpuMemory
-from fracgpu.kubeletplugin.errors import Conflict, NotFound
 from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord
 from fracgpu.kubeletplugin.prepare.claim import ClaimRef
 from fracgpu.kubeletplugin.proof.members import ClaimConsumers

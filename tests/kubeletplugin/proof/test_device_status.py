@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fracgpu.driver.kube.transport import encode
 from fracgpu.driver.names import DRIVER_NAME, ClaimUid
-from fracgpu.kubeletplugin.api.kubernetes_transport import encode
 from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord
 from fracgpu.kubeletplugin.prepare.claim import ClaimRef
 from fracgpu.kubeletplugin.proof.device_status import DeviceReport, data_differs, make_reports, updated_devices

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
+from fracgpu.driver.kube.errors import Forbidden
 from fracgpu.driver.names import ClaimUid
-from fracgpu.kubeletplugin.errors import Forbidden
 from fracgpu.kubeletplugin.prepare.claim import ClaimRef
 from fracgpu.kubeletplugin.proof.device_status import make_reports
 from fracgpu.kubeletplugin.proof.events import enforcement_events

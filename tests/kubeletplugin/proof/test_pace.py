@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fracgpu.kubeletplugin.errors import Immutable
+from fracgpu.driver.kube.errors import Immutable
 from fracgpu.kubeletplugin.proof.claim_writer import ClaimWriter, Outcome
 from fracgpu.kubeletplugin.proof.device_status import make_reports
 from fracgpu.kubeletplugin.proof.pace import ClaimPace, TokenBucket

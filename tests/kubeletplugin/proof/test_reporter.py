@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from fracgpu.driver.kill_points import watched
-from fracgpu.kubeletplugin.errors import Conflict, Forbidden, Immutable, Refused, Unavailable
+from fracgpu.driver.kube.errors import Conflict, Forbidden, Immutable, Refused, Unavailable
 from fracgpu.kubeletplugin.proof.reporter import StatusReporter
 from tests.kubeletplugin.proof.reporter_setting import BAD, GIB, GOOD, OPEN, Setting, failure, node, observed
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fracgpu.kubeletplugin.errors import NotFound, Refused, Unavailable
+from fracgpu.driver.kube.errors import NotFound, Refused, Unavailable
 from fracgpu.kubeletplugin.publish.publisher import SlicePublisher
 from fracgpu.kubeletplugin.publish.slice_watch import SliceWatch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fracgpu.controller.views import GpuView
+from fracgpu.controller.fit.views import GpuView
 from fracgpu.driver.names import DRIVER_NAME
 from fracgpu.sim.control.cel import FRACTION_SELECTOR, WHOLE_SELECTOR, SelectorNotSupportedError, device_matcher
 from fracgpu.sim.control.cel_subset import NotUnderstoodError, compile_selector

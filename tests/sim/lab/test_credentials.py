@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from fracgpu.driver.kube.errors import Unavailable
 from fracgpu.kubeletplugin.api.kubernetes_cluster import KubernetesCluster
-from fracgpu.kubeletplugin.errors import Unavailable
 from fracgpu.native.libraries import NativeLibraries
 from fracgpu.sim import manifests
 from fracgpu.sim.api.access import Access

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from fracgpu.controller.ledger import Free
-from fracgpu.controller.views import Constraint, DeviceKey, DeviceRequest, GpuView
+from fracgpu.controller.fit.ledger import Free
+from fracgpu.controller.fit.views import Constraint, DeviceKey, DeviceRequest, GpuView
 from fracgpu.driver.amounts import Amounts
 from fracgpu.driver.errors import AmountsError
 from fracgpu.driver.reasons import Reason, ReasonCode

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fracgpu.controller.ledger import Free, utilisation
-from fracgpu.controller.views import Constraint, DeviceKey, DeviceRequest, GpuView, PlacedDevice
+from fracgpu.controller.fit.ledger import Free, utilisation
+from fracgpu.controller.fit.views import Constraint, DeviceKey, DeviceRequest, GpuView, PlacedDevice
 from fracgpu.driver.amounts import Amounts
 from fracgpu.driver.errors import AmountsError
 

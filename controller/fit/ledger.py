@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from fracgpu.controller.views import DeviceKey, GpuView, Holding
+from fracgpu.controller.fit.views import DeviceKey, GpuView, Holding
 from fracgpu.driver.amounts import Amounts
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from fracgpu.controller.explain import explain
-from fracgpu.controller.ledger import free_amounts, utilisation
-from fracgpu.controller.search import SearchLimitError, search_node
-from fracgpu.controller.views import Constraint, DeviceRequest, GpuView, Holding, Misfit, Placement, Policy
+from fracgpu.controller.fit.explain import explain
+from fracgpu.controller.fit.ledger import free_amounts, utilisation
+from fracgpu.controller.fit.search import SearchLimitError, search_node
+from fracgpu.controller.fit.views import Constraint, DeviceRequest, GpuView, Holding, Misfit, Placement, Policy
 
 
 def fit(

@@ -15,8 +15,9 @@ from urllib.parse import urlencode
 import urllib3
 from kubernetes import client, config
 
-from fracgpu.kubeletplugin.api.cluster import Json
-from fracgpu.kubeletplugin.errors import ClusterError, Conflict, Forbidden, Immutable, NotFound, Refused, Unavailable
+from fracgpu.driver.kube.errors import ClusterError, Conflict, Forbidden, Immutable, NotFound, Refused, Unavailable
+
+Json = dict[str, Any]
 
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -40,8 +41,9 @@ _MISSING_RIGHT: Final = 'requires resource="resourceclaims/'
 class KubernetesTransport:
     """The connection to the API server that a kubeconfig file, or the pod's service account, points to."""
 
-    def __init__(self, kubeconfig: Path | None) -> None:
+    def __init__(self, kubeconfig: Path | None, *, user_agent: str) -> None:
         """Read the connection settings; nothing is sent yet. Raises Unavailable when they are missing or wrong."""
+        self._user_agent = user_agent
         self._kubeconfig = kubeconfig
         self._client: Any = _client(kubeconfig)
 
@@ -106,7 +108,7 @@ class KubernetesTransport:
         accept: str = JSON,
     ) -> urllib3.BaseHTTPResponse:
         """Send a request and return the answer, its body not read yet; the caller closes it. Raises ClusterError."""
-        headers: dict[str, Any] = {"Accept": accept, "User-Agent": "fracgpu-kubeletplugin"}
+        headers: dict[str, Any] = {"Accept": accept, "User-Agent": self._user_agent}
         if content is not None:
             headers["Content-Type"] = content_type
         target = path + (f"?{urlencode(query)}" if query else "")
@@ -211,11 +213,11 @@ def _failure(subject: str, response: urllib3.BaseHTTPResponse) -> ClusterError:
         return Unavailable(subject, what, remedy="it is tried again; look at the API server if it lasts")
     kind: type[Refused] = Refused
     if status == 422 and _IMMUTABLE in full:
-        # Said first: a changed allocation is also something that the plugin has no right to, but did not mean to do.
+        # Said first: a changed allocation is also something that we have no right to, but did not mean to do.
         kind = Immutable
     elif status == 403 or (status == 422 and _MISSING_RIGHT in full):
         kind = Forbidden
-    return kind(subject, what, remedy="check the plugin's RBAC rules and the cluster's admission policies")
+    return kind(subject, what, remedy="check our RBAC rules and the cluster's admission policies")
 
 
 def _message(content: bytes) -> str:

@@ -1,0 +1,1 @@
+"""The allocator: from what is in the cluster to allocations in it, fenced against every other writer of ours."""

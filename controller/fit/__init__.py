@@ -1,0 +1,1 @@
+"""The fit engine: a placement, or why there is none. Pure; knows no Kubernetes objects."""

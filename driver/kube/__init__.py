@@ -1,0 +1,1 @@
+"""The connection to the API server, for every component of ours."""
