@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from fracgpu.driver.amounts import Amounts, Capacities, requested_amounts
 from fracgpu.driver.config import FractionConfig
 from fracgpu.driver.reasons import Reason, ReasonCode
 
 Policy = Literal["Binpack", "Spread"]
+Topology = Literal["None", "Numa", "PcieRoot"]
 AttributeValue = str | int | bool
 DeviceKey = tuple[str, str]
 """Pool and device name: what identifies a GPU in the whole cluster."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taint:
+    """Keeps requests off a GPU that do not tolerate it. Effect NoSchedule, NoExecute, or None (informational)."""
+
+    key: str
+    value: str = ""
+    effect: str = "NoSchedule"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toleration:
+    """Lets a request use tainted GPUs. An empty key with Exists tolerates all keys, an empty effect all effects."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+    def tolerates(self, taint: Taint) -> bool:
+        """Tell whether this toleration covers a taint."""
+        if self.effect not in ("", taint.effect):
+            return False
+        if not self.key:
+            return self.operator == "Exists"
+        return self.key == taint.key and (self.operator == "Exists" or self.value == taint.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +49,8 @@ class GpuView:
     """One published GPU.
 
     Memory in bytes, `cores` in percent of one GPU, `slots` in sharers; the three are capacity totals with the
-    oversubscription scale applied, `physical_memory_bytes` is without it and bounds a single share.
+    oversubscription scale applied, `physical_memory_bytes` is without it and bounds a single share. Attributes of our
+    driver have bare names (`uuid`), those of other domains full ones (`resource.kubernetes.io/pcieRoot`).
     """
 
     node: str
@@ -32,7 +61,7 @@ class GpuView:
     cores: int = 100
     slots: int = 10
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
-    healthy: bool = True
+    taints: tuple[Taint, ...] = ()
 
     @property
     def key(self) -> DeviceKey:
@@ -42,13 +71,18 @@ class GpuView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
-    """What one allocation holds of one GPU, in the units of GpuView. Admin access holds nothing: leave it out."""
+    """What one allocation holds of one GPU, in the units of GpuView. Admin access holds nothing: leave it out.
+
+    `whole` holds all that the GPU has, however much that is, and leaves nothing: an allocation that does not say how
+    much it holds.
+    """
 
     pool: str
     device: str
     memory_bytes: int
     cores: int = 0
     slots: int = 1
+    whole: bool = False
 
     @property
     def key(self) -> DeviceKey:
@@ -56,22 +90,38 @@ class Holding:
         return (self.pool, self.device)
 
 
-def matches_any(_gpu: GpuView) -> bool:
-    """Accept every GPU: the selector of a class without conditions."""
-    return True
+class Selector(Protocol):
+    """Which GPUs a request may use. Equal selectors compare equal and hash alike, so that answers can be remembered."""
+
+    def matches(self, gpu: GpuView) -> bool:
+        """Tell whether the GPU is selected. Raises SelectorNotSupported (a FracgpuError with a `code`)."""
+
+    def __hash__(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AnyGpu:
+    """Selects every GPU: the selector of a class without conditions."""
+
+    def matches(self, _gpu: GpuView) -> bool:
+        """Return True."""
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRequest:
-    """One request of a claim: `count` distinct GPUs of a class, each with the same question for amounts.
+    """One request of a claim: `count` distinct GPUs of a class, or `every` matching one of a node, asked alike.
 
     The amounts depend on the GPU (percentages, whole cards), so the statements are kept and resolved per GPU. `claim`
-    and `name` together are unique within one fit.
+    (its UID) and `name` (`request` or `request/sub`) together are unique within one demand; `claim_name` is
+    `namespace/name`, for people.
     """
 
     claim: str
     name: str
+    claim_name: str = ""
     count: int = 1
+    every: bool = False
     class_name: str = ""
     requests: Capacities = field(default_factory=dict)
     claim_config: FractionConfig = field(default_factory=FractionConfig)
@@ -79,12 +129,13 @@ class DeviceRequest:
     keeps_capacity: bool = True
     admin: bool = False
     gpu_policy: Policy = "Spread"
-    matches: Callable[[GpuView], bool] = matches_any
+    selector: Selector = field(default_factory=AnyGpu)
+    tolerations: tuple[Toleration, ...] = ()
 
     @property
     def subject(self) -> str:
         """Name the request in error texts."""
-        return f"claim {self.claim} request {self.name}"
+        return f"claim {self.claim_name or self.claim} request {self.name}"
 
     def amounts_on(self, gpu: GpuView) -> Amounts:
         """Return what this request takes of a GPU. Raises AmountsError."""
@@ -122,20 +173,48 @@ class Constraint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What one pod needs at once, of all its claims: it is placed on one node as a whole, or not at all.
+
+    `choices` has one entry per request, in the order of claims and requests: its alternatives, preferred first (one,
+    unless it is a prioritized list). A preference of an earlier request counts more than those of later ones.
+    """
+
+    choices: tuple[tuple[DeviceRequest, ...], ...]
+    constraints: tuple[Constraint, ...] = ()
+    node_policy: Policy = "Binpack"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a namespace may still be given, None meaning without limit. Memory in bytes, cores in percent, sharers."""
+
+    memory_bytes: int | None = None
+    cores: int | None = None
+    slots: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedDevice:
     """One GPU given to one request, with what it gets of it."""
 
     claim: str
     request: str
+    class_name: str
     pool: str
     device: str
     amounts: Amounts
     admin: bool = False
 
+    @property
+    def key(self) -> DeviceKey:
+        """Return the GPU's identity."""
+        return (self.pool, self.device)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """All requests placed on one node, in the order of the requests."""
+    """All requests placed on one node, in the order of the demand."""
 
     node: str
     devices: tuple[PlacedDevice, ...]
