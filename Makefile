@@ -54,9 +54,11 @@ $(LINKTREE): Makefile
 proto: $(STAMP) $(LINKTREE) ## regenerate the committed gRPC stubs
 	@$(PYTHON) -m fracgpu.proto.generate
 
-bench: native   ## what an intercepted call costs, and a Prepare, each against its floor in the same run
+bench: native   ## what a call, a Prepare, a placement cost; the first two against their floors in the same run
 	@$(PYTHON) bench/native/run.py
 	@$(PYTHON) -m bench.kubeletplugin.run
+	@$(PYTHON) -m bench.controller.engine
+	@$(PYTHON) -m bench.controller.world
 
 bench-e2e: native ## from pod creation to the first CUDA call on a real Kubernetes, with a claim and without; as root
 	@$(PYTHON) -m bench.cluster.run

@@ -38,7 +38,11 @@ def _run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"fracgpu lab: {error.name} is not installed; pip install 'fracgpu[lab]'\n")
         return EXIT_UNAVAILABLE
     configure_logging("debug" if arguments.verbose else "error", json=False)
-    options = LabOptions(fallback=arguments.fallback, log_level="debug" if arguments.verbose else "info")
+    options = LabOptions(
+        allocator=arguments.allocator,
+        fallback=arguments.fallback,
+        log_level="debug" if arguments.verbose else "info",
+    )
     try:
         result = run_exercises(options, bundle_path=arguments.bundle, on_headline=_print_headline)
     except (FracgpuError, OSError) as error:

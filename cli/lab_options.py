@@ -8,6 +8,12 @@ from pathlib import Path
 
 def add_lab_options(parser: argparse.ArgumentParser) -> None:
     """Add the options to the parser of the subcommand."""
+    parser.add_argument(
+        "--allocator",
+        choices=("controller", "scheduler"),
+        default="controller",
+        help="who gives GPUs to claims: fracgpu's controller (default) or kube-scheduler",
+    )
     parser.add_argument("--bundle", metavar="FILE.tgz", type=_bundle_path, help="write all evidence into an archive")
     parser.add_argument("--fallback", action="store_true", help="run containers without namespaces of their own")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what the embedded cluster does, to stderr")

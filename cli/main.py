@@ -11,11 +11,14 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from fracgpu.cli.cluster_options import add_explain_options, add_fit_options, add_top_options
 from fracgpu.cli.doctor.options import add_doctor_options
+from fracgpu.cli.migrate.options import add_migrate_options
 from fracgpu.cli.run_command.options import SEPARATOR, add_run_options, run_options, split_command
 from fracgpu.cli.streams import put
 
 _USAGE_ERROR = 2
+_CLUSTER_COMMANDS = ("fit", "explain", "top")
 _INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -33,6 +36,10 @@ def _dispatch(arguments: list[str]) -> int:
         from fracgpu.kubeletplugin.main import main as run_plugin
 
         return run_plugin(arguments[1:])
+    if arguments[:1] == ["controller"]:
+        from fracgpu.controller.main import main as run_controller
+
+        return run_controller(arguments[1:])
     if arguments == ["--version"]:
         arguments = ["version"]
     command: list[str] = []
@@ -48,10 +55,20 @@ def _dispatch(arguments: list[str]) -> int:
         from fracgpu.cli.run_command.run import run_command
 
         return run_command(run_options(parsed, command))
+    if parsed.command in _CLUSTER_COMMANDS:
+        return _look_at_cluster(parsed)
+    return _run_locally(parsed)
+
+
+def _run_locally(parsed: argparse.Namespace) -> int:
     if parsed.command == "doctor":
         from fracgpu.cli.doctor.run import run_doctor
 
         return run_doctor(parsed)
+    if parsed.command == "migrate":
+        from fracgpu.cli.migrate.run import run_migrate
+
+        return run_migrate(parsed)
     if parsed.command == "lab":
         from fracgpu.cli.lab import run_lab
 
@@ -59,6 +76,20 @@ def _dispatch(arguments: list[str]) -> int:
     from fracgpu.cli.version import print_version
 
     return print_version()
+
+
+def _look_at_cluster(parsed: argparse.Namespace) -> int:
+    if parsed.command == "fit":
+        from fracgpu.cli.fit import run_fit
+
+        return run_fit(parsed)
+    if parsed.command == "explain":
+        from fracgpu.cli.explain import run_explain
+
+        return run_explain(parsed)
+    from fracgpu.cli.top import run_top
+
+    return run_top(parsed)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -99,9 +130,46 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_doctor_options(doctor)
+    migrate = commands.add_parser(
+        "migrate",
+        help="turn manifests with nvidia.com/gpu, gpumem and gpucores into manifests with ResourceClaims",
+        description="Read manifests, write them with ResourceClaims; nothing is sent to a cluster. What means "
+        "something else afterwards, and what could not be translated, is said on stderr. Exit status 0: all was "
+        "translated; 1: something was not; 2: wrong usage.",
+        allow_abbrev=False,
+    )
+    add_migrate_options(migrate)
+    _add_cluster_commands(commands)
+    commands.add_parser("controller", help="the cluster's part: allocate claims, explain (runs in the cluster)")
     commands.add_parser("kubeletplugin", help="the node's part: publish GPUs, prepare claims (runs in the cluster)")
     commands.add_parser("version", help="print the version")
     return parser
+
+
+def _add_cluster_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
+    status = "2: wrong usage; 3: the cluster could not be asked."
+    fit = commands.add_parser(
+        "fit",
+        help="which node and GPU the pods of manifests would get, what remains, or why they get none",
+        description="Try manifests against the cluster as it is, and change nothing. Exit status 0: all pods fit; "
+        f"1: some do not; {status}",
+        allow_abbrev=False,
+    )
+    add_fit_options(fit)
+    explain = commands.add_parser(
+        "explain",
+        help="where the shares of a pod or a claim are, or why it waits",
+        description=f"Explain a pod or a claim. Exit status 0: it has what it asks for; 1: it waits; {status}",
+        allow_abbrev=False,
+    )
+    add_explain_options(explain)
+    top = commands.add_parser(
+        "top",
+        help="GPUs, claims or nodes: what is allocated, free and in use",
+        description=f"Show what the cluster's GPUs are given to. Exit status 0: shown; {status}",
+        allow_abbrev=False,
+    )
+    add_top_options(top)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,9 @@ class ControllerApi(Protocol):
     def replace_claim_status(self, claim: Json) -> Json:
         """Replace a ResourceClaim's status and return it as stored."""
 
+    def replace_quota_status(self, quota: Json) -> Json:
+        """Replace a FractionQuota's status, guarded by its resourceVersion, and return it as stored."""
+
     def lease_holder(self) -> str:
         """Return who holds the allocators' Lease, as of a moment after the call began; empty when nobody does."""
 
@@ -68,3 +71,38 @@ class Executor(Protocol):
 
 Clock = Callable[[], float]
 """Seconds that only grow."""
+
+
+class AllocatorMetrics(Protocol):
+    """Counts what the allocator does; how it becomes a metric is decided by the implementation."""
+
+    def placed(self, seconds: float) -> None:
+        """A place was found; deciding took `seconds`."""
+
+    def refused(self, code: str, seconds: float) -> None:
+        """There was no place, first of all for the reason `code`; deciding took `seconds`."""
+
+    def wrote(self, kind: str, outcome: str) -> None:
+        """A write of `kind` (allocation, release) ended: written, refused, conflict, unknown or skipped."""
+
+    def taken_back(self) -> None:
+        """kube-scheduler has deallocated a claim that we had allocated."""
+
+    def rolled_back(self) -> None:
+        """A part of a pod's claims was taken back, so that all of them find a place together."""
+
+    def collected(self) -> None:
+        """An allocation that nobody used was taken back."""
+
+    def fenced(self) -> None:
+        """A batch was given up, because the term of office was over."""
+
+    def pending(self, count: int) -> None:
+        """So many pods and claims wait for an allocation."""
+
+
+class Leadership(Protocol):
+    """Whether this replica leads, and in which term of office."""
+
+    def term(self) -> str | None:
+        """Return the identity under which this replica holds the Lease, None while it does not (for sure)."""

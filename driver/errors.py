@@ -50,6 +50,10 @@ class ConfigInvalid(FracgpuError):
     """A FractionConfig, or a setting of a component, is not acceptable."""
 
 
+class OptionInvalid(FracgpuError):
+    """A command line option has a value that the process can not work with. The subject is the flag."""
+
+
 class GrantInvalid(FracgpuError):
     """A FractionGrant is malformed, or comes from where a grant is never accepted."""
 

@@ -8,10 +8,6 @@ from fracgpu.driver.codes import ReasonCode
 from fracgpu.driver.errors import FracgpuError
 
 
-class OptionInvalid(FracgpuError):
-    """A command line option has a value that the plugin can not work with. The subject is the flag."""
-
-
 class ClaimInvalid(FracgpuError):
     """The ResourceClaim is not what the kubelet announced, is not allocated, or is malformed."""
 

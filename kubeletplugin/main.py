@@ -9,9 +9,10 @@ from typing import Final
 
 from fracgpu.driver.errors import FracgpuError
 from fracgpu.driver.log import configure_logging
+from fracgpu.driver.process.stop import EXIT_FAILED, EXIT_USAGE
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.kubeletplugin.plugin import Plugin
-from fracgpu.kubeletplugin.stop import EXIT_FAILED, EXIT_USAGE, Stop
+from fracgpu.kubeletplugin.stop import PluginStop
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(f"fracgpu kubeletplugin: {error}\n")
         return EXIT_USAGE
     configure_logging(options.log_level, json=options.log_json)
-    stop = Stop()
+    stop = PluginStop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.ask())
     try:

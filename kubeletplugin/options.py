@@ -4,21 +4,20 @@ A wrong option must show at start, with the flag's name, and not at the first po
 """
 
 import argparse
-import ipaddress
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, Final, NoReturn, get_args
+from typing import Any, Final, get_args
 
 from fracgpu.driver.amounts import Allocator
-from fracgpu.driver.errors import ConfigInvalid
+from fracgpu.driver.errors import ConfigInvalid, OptionInvalid
 from fracgpu.driver.gpu import parse_scale, scaled_cores
 from fracgpu.driver.log import LEVELS
 from fracgpu.driver.names import DEFAULT_SLOTS_PER_GPU, DRIVER_NAME
-from fracgpu.kubeletplugin.errors import OptionInvalid
+from fracgpu.driver.process.command_line import Parser, check_http, check_path, not_allowed
 from fracgpu.kubeletplugin.kubelet_root import DEFAULT_KUBELET_ROOT, find_kubelet_root
 
 AUTO: Final = "auto"
@@ -28,7 +27,6 @@ _MAX_NODE_NAME: Final = 253
 _MAX_SLOTS: Final = 1024
 # A UUID, or the hash that static pods have.
 _POD_UID: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,126}[A-Za-z0-9])?")
-_MAX_PORT: Final = 65535
 _WRITTEN: Final = ("plugin_dir", "registry_dir", "cdi_dir", "state_dir", "run_dir")
 
 
@@ -70,24 +68,25 @@ class PluginOptions:
 
     def __post_init__(self) -> None:
         if len(self.node_name) > _MAX_NODE_NAME or not _NODE_NAME.fullmatch(self.node_name):
-            raise _invalid("--node-name", self.node_name, "give the name of this node's Node object (or set NODE_NAME)")
+            raise not_allowed(
+                "--node-name", self.node_name, "give the name of this node's Node object (or set NODE_NAME)"
+            )
         if self.pod_uid and not _POD_UID.fullmatch(self.pod_uid):
-            raise _invalid("--pod-uid", self.pod_uid, "give metadata.uid of this pod (or set POD_UID), or nothing")
+            raise not_allowed("--pod-uid", self.pod_uid, "give metadata.uid of this pod (or set POD_UID), or nothing")
         if self.allocator not in get_args(Allocator):
-            raise _invalid("--allocator", self.allocator, "give controller or scheduler")
+            raise not_allowed("--allocator", self.allocator, "give controller or scheduler")
         if self.find_driver_root and self.host_driver_root is not None:
             remedy = "give --driver-root as well, or leave both out"
-            raise _invalid("--host-driver-root", str(self.host_driver_root), remedy)
+            raise not_allowed("--host-driver-root", str(self.host_driver_root), remedy)
         for flag, path in self._paths():
-            if path is not None and not (path.is_absolute() and ".." not in path.parts):
-                raise _invalid(flag, str(path), "give an absolute path without ..")
+            check_path(flag, path)
         for flag, scale in (("--memory-scale", self.memory_scale), ("--cores-scale", self.cores_scale)):
             _check_scale(flag, scale)
         if isinstance(self.slots, bool) or not 1 <= self.slots <= _MAX_SLOTS:
-            raise _invalid("--slots", str(self.slots), f"give 1..{_MAX_SLOTS} sharers of one GPU")
-        self._check_http()
+            raise not_allowed("--slots", str(self.slots), f"give 1..{_MAX_SLOTS} sharers of one GPU")
+        check_http(self.http_address, self.http_port)
         if self.log_level not in LEVELS:
-            raise _invalid("--log-level", self.log_level, f"give one of {', '.join(LEVELS)}")
+            raise not_allowed("--log-level", self.log_level, f"give one of {', '.join(LEVELS)}")
 
     @classmethod
     def from_argv(cls, argv: Sequence[str]) -> "PluginOptions":
@@ -106,15 +105,6 @@ class PluginOptions:
     def driver_root_on_host(self) -> Path:
         """The driver root as the container runtime calls it."""
         return self.driver_root if self.host_driver_root is None else self.host_driver_root
-
-    def _check_http(self) -> None:
-        try:
-            ipaddress.ip_address(self.http_address)
-        except ValueError as error:
-            raise _invalid("--http-address", self.http_address, "give an IP address of this node") from error
-        port = self.http_port
-        if port is not None and (isinstance(port, bool) or not 0 <= port <= _MAX_PORT):
-            raise _invalid("--http-port", str(port), f"give 0..{_MAX_PORT}, 0 for any free port")
 
     def _paths(self) -> tuple[tuple[str, Path | None], ...]:
         return (
@@ -159,10 +149,6 @@ def _check_scale(flag: str, scale: Decimal) -> None:
         raise OptionInvalid(flag, error.what, remedy=error.remedy) from error
 
 
-def _invalid(flag: str, value: str, remedy: str) -> OptionInvalid:
-    return OptionInvalid(flag, f"{value!r} is not allowed", remedy=remedy)
-
-
 def _with_kubelet_root(given: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments with the kubelet's directories filled in: those given, else those that this node has."""
     root = given["kubelet_root"] or find_kubelet_root(given["host_root"])
@@ -173,17 +159,6 @@ def _with_kubelet_root(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises OptionInvalid where argparse would print and exit."""
-
-    def error(self, message: str) -> NoReturn:
-        flag, _, what = message.partition(": ")
-        flag = flag.removeprefix("argument ")
-        if not flag.startswith("-"):
-            flag, what = "command line", message
-        raise OptionInvalid(flag, what, remedy="see --help")
-
-
 def _decimal(text: str) -> Decimal:
     try:
         return Decimal(text)
@@ -192,7 +167,7 @@ def _decimal(text: str) -> Decimal:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="fracgpu kubeletplugin",
         description="Publish this node's GPUs and prepare ResourceClaims for the kubelet.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -15,8 +15,8 @@ from typing import Final
 import grpc
 
 from fracgpu.driver.gpu import Gpu
+from fracgpu.driver.process.background import Background, Wait
 from fracgpu.kubeletplugin.api.kubernetes_cluster import KubernetesCluster
-from fracgpu.kubeletplugin.background import Background, Wait
 from fracgpu.kubeletplugin.gpus.deadline_inventory import DeadlineInventory
 from fracgpu.kubeletplugin.gpus.health import HealthMonitor
 from fracgpu.kubeletplugin.gpus.inventory_session import InventorySession

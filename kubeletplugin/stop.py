@@ -1,39 +1,20 @@
-"""The one place that knows why and when the plugin stops, and with which exit status.
-
-A signal handler asks for the stop, and Python runs it in the main thread between two instructions of whatever that is
-doing, which here is waiting for the stop. So nothing on the way may hold a lock that is not reentrant: an Event would
-stand still for ever if the signal came while its own `wait` held its lock. SimpleQueue is made for that.
-"""
+"""The plugin's stop, which has one reason more than others: the driver under it was replaced."""
 
 import logging
-from queue import SimpleQueue
 from typing import Final
+
+from fracgpu.driver.process.stop import Stop
 
 _LOG: Final = logging.getLogger(__name__)
 
-EXIT_OK: Final = 0
-EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
 EXIT_DRIVER_REPLACED: Final = 3
 
 
-class Stop:
-    """Any thread asks for the stop, the main thread waits for it."""
-
-    def __init__(self) -> None:
-        self._asked: SimpleQueue[int] = SimpleQueue()
-        self.exit_status = EXIT_OK
-
-    def ask(self, exit_status: int = EXIT_OK) -> None:
-        """Have the plugin stop. The first exit status wins: a signal after it does not turn a failure into success."""
-        self._asked.put(exit_status)
+class PluginStop(Stop):
+    """Any thread asks for the plugin's stop, the main thread waits for it."""
 
     def driver_replaced(self) -> None:
         """Have the plugin stop because only a new process can use the driver that is there now."""
         remedy = "the plugin ends, to be started again with the new library; containers go on meanwhile"
         _LOG.error("the driver was replaced", extra={"remedy": remedy})
         self.ask(EXIT_DRIVER_REPLACED)
-
-    def wait(self) -> None:
-        """Return when somebody has asked; `exit_status` is what the first one said."""
-        self.exit_status = self._asked.get()

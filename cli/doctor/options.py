@@ -13,6 +13,7 @@ def add_doctor_options(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print one JSON object instead of lines")
     add("--host-root", metavar="DIR", type=_directory, default=Path("/"), help="the host's root directory (default: /)")
     add("--kubelet-root", metavar="DIR", type=_absolute, help="the kubelet's directory on the host (default: found)")
+    add("--kubeconfig", metavar="FILE", type=Path, help="ask this cluster too who else hands out its GPUs")
 
 
 def _directory(text: str) -> Path:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from fracgpu.cli.doctor.cluster_checks import check_cluster_owners
 from fracgpu.cli.doctor.driver_checks import check_device_nodes, check_driver, check_kernel_module, check_nvml
 from fracgpu.cli.doctor.finding import Finding, Level, fail
 from fracgpu.cli.doctor.host import Host
@@ -63,6 +64,8 @@ _CHECKS: tuple[Callable[[Host], Iterable[Finding]], ...] = (
 def run_doctor(arguments: argparse.Namespace) -> int:
     """Examine this machine as the command line asks; return the exit status."""
     findings = examine(this_host(arguments.host_root, arguments.kubelet_root))
+    if arguments.kubeconfig is not None:
+        findings += check_cluster_owners(arguments.kubeconfig)
     error = put(sys.stdout, f"{as_json(findings) if arguments.json else as_text(findings)}\n")
     if error is not None:
         put(sys.stderr, f"fracgpu doctor: standard output: {error.strerror}; write the report elsewhere\n")

@@ -1,49 +1,66 @@
 """The fit engine: a placement, or why there is none.
 
 Pure and deterministic: the same facts give the same answer in whatever order they are told. Allocator, explainer,
-`fracgpu fit` and the simulator all ask here, so what one explains is what another decides.
+`fracgpu fit` and the embedded cluster all ask here, so what one explains is what another decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from fracgpu.controller.fit.explain import explain
-from fracgpu.controller.fit.ledger import free_amounts, utilisation
-from fracgpu.controller.fit.search import SearchLimitError, search_node
-from fracgpu.controller.fit.views import Constraint, DeviceRequest, GpuView, Holding, Misfit, Placement, Policy
+from fracgpu.controller.fit.ledger import Ledger
+from fracgpu.controller.fit.placing import Placing
+from fracgpu.controller.fit.views import Budget, Demand, GpuView, Holding, Misfit, Placement
+
+__all__ = ["explain", "fit", "ledger_of", "place"]
+
+
+def place(
+    demand: Demand,
+    ledger: Ledger,
+    *,
+    admits: Callable[[str], bool] | None = None,
+    without: Collection[str] = (),
+    budget: Budget | None = None,
+) -> Placement | None:
+    """Return where a demand goes, all of it on one node, or None when no node takes it.
+
+    The first node wins, in the order of the demand's node policy: Binpack begins with the node whose GPU memory is used
+    most, Spread with the least used, equal ones go by name. Only where requests have alternatives, a node with the
+    preferred ones comes first. `admits` tells whether the pod can run on a node; it is asked of nodes with room only.
+    What the owners `without` hold is taken as free. `budget` is what the demand may take in all.
+
+    A node where a selector cannot be evaluated takes nothing: explain says so. The work is bounded: a demand made to be
+    hard may be refused although it would fit, and explain says so too.
+    """
+    return Placing(demand, ledger, budget=budget).run(admits, without)
 
 
 def fit(
-    requests: Sequence[DeviceRequest],
+    demand: Demand,
     gpus: Iterable[GpuView],
     holdings: Iterable[Holding],
     *,
-    constraints: Sequence[Constraint] = (),
-    node_policy: Policy = "Binpack",
     nodes: Collection[str] | None = None,
+    rejections: Mapping[str, str] | None = None,
+    budget: Budget | None = None,
 ) -> Placement | Misfit:
-    """Place all requests on one node.
+    """Place a demand, or explain, from plain lists. `nodes` limits the nodes (None: all that have GPUs)."""
+    ledger = ledger_of([gpu for gpu in gpus if nodes is None or gpu.node in nodes], holdings)
+    refused = rejections or {}
+    found = place(demand, ledger, admits=lambda node: node not in refused, budget=budget)
+    return found or explain(demand, ledger, rejections=refused, budget=budget)
 
-    `nodes` limits the nodes (None: all that have GPUs). Among nodes with room, Binpack takes the fullest, Spread the
-    emptiest, by used part of GPU memory; equal ones go by name. The GPU policy is that of each request.
-    """
-    usable = sorted(
-        (gpu for gpu in gpus if nodes is None or gpu.node in nodes), key=lambda gpu: (gpu.node, gpu.pool, gpu.device)
-    )
-    free = free_amounts(usable, holdings)
+
+def ledger_of(gpus: Iterable[GpuView], holdings: Iterable[Holding] = ()) -> Ledger:
+    """Return a ledger of plain lists; each holding has an owner of its own."""
+    ledger = Ledger()
     by_node: dict[str, list[GpuView]] = {}
-    for gpu in usable:
+    for gpu in gpus:
         by_node.setdefault(gpu.node, []).append(gpu)
-    load = {node: utilisation(of_node, free) for node, of_node in by_node.items()}
-    order = sorted(by_node, key=lambda node: (-load[node] if node_policy == "Binpack" else load[node], node))
-    gave_up = False
-    for node in order:
-        try:
-            devices = search_node(requests, by_node[node], free, constraints)
-        except SearchLimitError:
-            gave_up = True
-            continue
-        if devices is not None:
-            return Placement(node=node, devices=devices)
-    return Misfit(explain(requests, usable, free, constraints, gave_up=gave_up))
+    for node, views in by_node.items():
+        ledger.set_gpus(node, views)
+    for number, holding in enumerate(holdings):
+        ledger.hold(f"#{number}", (holding,))
+    return ledger

@@ -1,129 +1,100 @@
-"""Why nothing fits: stable reasons with numbers, in a stable order."""
+"""Why nothing fits: stable reasons with numbers, in a stable order.
+
+Each request is held against every GPU first; only when each would fit by itself, the reason is looked for in what they
+ask together. The pod's nodes and the namespace's quota come last: they are somebody else's to change.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
-from fracgpu.controller.fit.ledger import Free
-from fracgpu.controller.fit.views import Constraint, DeviceKey, DeviceRequest, GpuView
-from fracgpu.driver.amounts import Amounts
-from fracgpu.driver.errors import AmountsError
+from fracgpu.controller.fit.joint import joint_reasons, quota_reasons
+from fracgpu.controller.fit.ledger import Ledger
+from fracgpu.controller.fit.nodes import NodeState
+from fracgpu.controller.fit.placing import Placing
+from fracgpu.controller.fit.survey import Survey
+from fracgpu.controller.fit.views import Budget, Demand, Misfit
+from fracgpu.controller.fit.wants import Want
 from fracgpu.driver.reasons import Reason, ReasonCode
 
-_NO_GPUS = "no GPU is published on a node that the pod can run on"
+_NO_GPUS: Final = "no GPU is published on a node that the pod can run on"
+_NOT_ADMITTED: Final = "cannot run the pod"
+_MOST_NAMES: Final = 3
 
 
 def explain(
-    requests: Sequence[DeviceRequest],
-    gpus: Sequence[GpuView],
-    free: Mapping[DeviceKey, Free],
-    constraints: Sequence[Constraint] = (),
+    demand: Demand,
+    ledger: Ledger,
     *,
-    gave_up: bool = False,
-) -> tuple[Reason, ...]:
-    """Return the reasons for which the requests fit on no node; at least one, without repetition."""
-    if not gpus:
-        return (Reason(code=ReasonCode.NODE_INSUFFICIENT_DEVICE, detail=_NO_GPUS),)
+    admits: Callable[[str], bool] | None = None,
+    rejections: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
+    budget: Budget | None = None,
+) -> Misfit:
+    """Return the reasons for which a demand fits on no node; at least one, without repetition.
+
+    `rejections` has, for nodes that the pod cannot run on, why, in words that follow a number (`node(s) had untolerated
+    taint(s)`); nodes that `admits` refuses are out as well. GPUs are counted on the other nodes only. `without` and
+    `budget` are as for place.
+    """
+    refused = rejections or {}
+    nodes = list(ledger.states(demand.node_policy, without))
+    out = {
+        node.name: refused.get(node.name, _NOT_ADMITTED)
+        for node in nodes
+        if node.name in refused or (admits is not None and not admits(node.name))
+    }
+    allowed = [node for node in nodes if node.name not in out]
     reasons: list[Reason] = []
-    for request in requests:
-        found = _Survey(request, gpus, free)
-        if found.most_on_a_node < request.count:
-            reasons += found.reasons()
-    if not reasons:
-        reasons.append(_jointly(requests, gpus, constraints, gave_up=gave_up))
-    return tuple(dict.fromkeys(reasons))
+    if not nodes:
+        reasons.append(Reason(code=ReasonCode.NODE_INSUFFICIENT_DEVICE, detail=_NO_GPUS))
+    if allowed:
+        reasons += _of_requests(demand, ledger, allowed)
+        reasons = reasons or joint_reasons(demand, ledger, allowed, without, budget)
+    if budget is not None:
+        reasons += quota_reasons(Placing(demand, ledger).choices, ledger, budget)
+    if out:
+        reasons.append(_of_nodes(out, len(nodes)))
+    return Misfit(tuple(dict.fromkeys(reasons)))
 
 
-def _jointly(
-    requests: Sequence[DeviceRequest], gpus: Sequence[GpuView], constraints: Sequence[Constraint], *, gave_up: bool
-) -> Reason:
-    nodes = len({gpu.node for gpu in gpus})
-    wanted = sum(request.count for request in requests)
-    what = f"{wanted} shares" if len(requests) == 1 else f"{wanted} shares of {len(requests)} requests"
-    if gave_up:
-        detail = f"no place for {what} found within the search limit"
-    else:
-        detail = f"each fits alone, but no node has room for {what} together"
-    code = ReasonCode.NODE_INSUFFICIENT_DEVICE
-    if constraints and not gave_up:
-        code = constraints[0].code
-        names = ", ".join(f"{constraint.kind} {constraint.attribute}" for constraint in constraints)
-        detail += f" under the constraints {names}"
-    return Reason(code=code, affected=nodes, total=nodes, unit="nodes", detail=detail)
+def _of_requests(demand: Demand, ledger: Ledger, nodes: Sequence[NodeState]) -> list[Reason]:
+    """Return why single requests fit nowhere; nothing when each would fit by itself."""
+    choices = Placing(demand, ledger).choices
+    found: dict[Reason, list[str]] = {}
+    wants = 0
+    for item in choices:
+        surveys = [Survey(want, nodes) for want in item]
+        wants += len(surveys)
+        if any(survey.enough for survey in surveys):
+            continue
+        for survey in surveys:
+            for reason in survey.reasons():
+                found.setdefault(reason, []).append(_name(survey.want, demand))
+    return [_named(reason, names) if len(names) < wants else reason for reason, names in found.items()]
 
 
-class _Survey:
-    """One request against every GPU by itself."""
+def _name(want: Want, demand: Demand) -> str:
+    claims = {request.claim for item in demand.choices for request in item}
+    request = want.request
+    return request.name if len(claims) == 1 else f"{request.claim_name or request.claim} {request.name}"
 
-    def __init__(self, request: DeviceRequest, gpus: Sequence[GpuView], free: Mapping[DeviceKey, Free]) -> None:
-        self._total = len(gpus)
-        self._count = request.count
-        self._nodes = len({gpu.node for gpu in gpus})
-        self._fitting: Counter[str] = Counter()
-        self._unlike = 0
-        self._unhealthy = 0
-        self._refused: dict[tuple[ReasonCode, str], int] = {}
-        self._short_memory: list[tuple[Amounts, Free]] = []
-        self._short_cores: list[tuple[Amounts, Free]] = []
-        self._short_slots: list[tuple[Amounts, Free]] = []
-        for gpu in gpus:
-            self._look(request, gpu, free[gpu.key])
 
-    def _look(self, request: DeviceRequest, gpu: GpuView, free: Free) -> None:
-        if not request.matches(gpu):
-            self._unlike += 1
-            return
-        if not gpu.healthy:
-            self._unhealthy += 1
-            return
-        try:
-            wanted = request.amounts_on(gpu)
-        except AmountsError as error:
-            key = (error.code, error.what)
-            self._refused[key] = self._refused.get(key, 0) + 1
-            return
-        memory, cores, slots = free.lacks(wanted)
-        for short, lacking in ((self._short_memory, memory), (self._short_cores, cores), (self._short_slots, slots)):
-            if lacking:
-                short.append((wanted, free))
-        if not (memory or cores or slots):
-            self._fitting[gpu.node] += 1
+def _named(reason: Reason, names: Sequence[str]) -> Reason:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    noun = "request" if len(names) == 1 else "requests"
+    return replace(reason, detail=f"{noun} {', '.join(names[:_MOST_NAMES])}{more}: {reason.detail}")
 
-    @property
-    def most_on_a_node(self) -> int:
-        """Return how many GPUs of one node could take the request, on the node with most."""
-        return max(self._fitting.values(), default=0)
 
-    def reasons(self) -> list[Reason]:
-        """Return what excludes the GPUs, shortage first."""
-        reasons: list[Reason] = []
-        total = self._total
-        if self._count > 1:
-            detail = f"need {self._count} GPUs on one node, at most {self.most_on_a_node} fit"
-            code = ReasonCode.NODE_INSUFFICIENT_DEVICE
-            reasons.append(Reason(code=code, affected=self._nodes, total=self._nodes, unit="nodes", detail=detail))
-        if self._short_memory:
-            need = min(wanted.memory_bytes for wanted, _ in self._short_memory)
-            most = max(0, *(free.memory_bytes for _, free in self._short_memory))
-            affected = len(self._short_memory)
-            reasons.append(
-                Reason.insufficient_memory(affected=affected, total=total, need_bytes=need, max_free_bytes=most)
-            )
-        if self._short_cores:
-            need = min(wanted.cores for wanted, _ in self._short_cores)
-            most = max(0, *(free.cores for _, free in self._short_cores))
-            reasons.append(
-                Reason.insufficient_cores(affected=len(self._short_cores), total=total, need=need, max_free=most)
-            )
-        counted = (
-            (ReasonCode.CARD_TIME_SLICING_EXHAUSTED, len(self._short_slots), "no free slot"),
-            (ReasonCode.CARD_TYPE_MISMATCH, self._unlike, "not selected by the class"),
-            (ReasonCode.CARD_NOT_HEALTH, self._unhealthy, "tainted"),
-        )
-        for code, affected, detail in counted:
-            if affected:
-                reasons.append(Reason(code=code, affected=affected, total=total, detail=detail))
-        for (code, what), affected in sorted(self._refused.items()):
-            reasons.append(Reason(code=code, affected=affected, total=total, detail=what))
-        return reasons
+def _of_nodes(out: Mapping[str, str], total: int) -> Reason:
+    counted = Counter(out.values())
+    parts = _most_first(counted.items())
+    detail = ", ".join(f"{count} {words}" for words, count in parts)
+    return Reason(code=ReasonCode.NODE_MISMATCH, affected=len(out), total=total, unit="nodes", detail=detail)
+
+
+def _most_first(counted: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    return sorted(counted, key=lambda item: (-item[1], item[0]))

@@ -15,6 +15,10 @@ class Conflict(ClusterError):
     """Someone else changed or created the object first: read it again."""
 
 
+class Expired(Conflict):
+    """The version or page asked for is no longer known: list again."""
+
+
 class Refused(ClusterError):
     """The API server does not accept the request: rights, validation, admission."""
 

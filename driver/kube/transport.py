@@ -15,17 +15,26 @@ from urllib.parse import urlencode
 import urllib3
 from kubernetes import client, config
 
-from fracgpu.driver.kube.errors import ClusterError, Conflict, Forbidden, Immutable, NotFound, Refused, Unavailable
+from fracgpu.driver.kube.errors import (
+    ClusterError,
+    Conflict,
+    Expired,
+    Forbidden,
+    Immutable,
+    NotFound,
+    Refused,
+    Unavailable,
+)
 
 Json = dict[str, Any]
 
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
-PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
 
 # The kubelet gives a whole Prepare 45 s; one answer of a healthy API server takes milliseconds.
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 15.0
+DEFAULT_CONNECTIONS: Final = 8
 _MAX_ERROR_TEXT: Final = 300
 _NO_QUERY: Final[Mapping[str, str]] = MappingProxyType({})
 # A deadline may pass between the look at it and the call; zero would be an error of its own.
@@ -39,13 +48,17 @@ _MISSING_RIGHT: Final = 'requires resource="resourceclaims/'
 
 
 class KubernetesTransport:
-    """The connection to the API server that a kubeconfig file, or the pod's service account, points to."""
+    """The connection to the API server that a kubeconfig file, or the pod's service account, points to.
 
-    def __init__(self, kubeconfig: Path | None, *, user_agent: str) -> None:
+    Many threads may use it; `connections` is how many are kept open for them.
+    """
+
+    def __init__(self, kubeconfig: Path | None, *, user_agent: str, connections: int = DEFAULT_CONNECTIONS) -> None:
         """Read the connection settings; nothing is sent yet. Raises Unavailable when they are missing or wrong."""
         self._user_agent = user_agent
         self._kubeconfig = kubeconfig
-        self._client: Any = _client(kubeconfig)
+        self._connections = connections
+        self._client: Any = _client(kubeconfig, connections)
 
     def close(self) -> None:
         """Drop all connections."""
@@ -128,12 +141,12 @@ class KubernetesTransport:
     def _renewed(self, used: Any) -> Any:
         """Return a client with the credentials as they are now; `used` are those that were not accepted."""
         if self._client is used:
-            self._client = _client(self._kubeconfig)
+            self._client = _client(self._kubeconfig, self._connections)
         return self._client
 
 
-def _client(kubeconfig: Path | None) -> Any:
-    configuration: Any = client.Configuration()
+def _client(kubeconfig: Path | None, connections: int) -> Any:
+    configuration: Any = client.Configuration(connection_pool_maxsize=connections)
     try:
         if kubeconfig is None:
             config.load_incluster_config(client_configuration=configuration)
@@ -204,7 +217,7 @@ def _failure(subject: str, response: urllib3.BaseHTTPResponse) -> ClusterError:
     if status == 404:
         return NotFound(subject, what, remedy="create the object, or check its name")
     if status in (409, _GONE):
-        return Conflict(subject, what, remedy="read it again and retry")
+        return (Expired if status == _GONE else Conflict)(subject, what, remedy="read it again and retry")
     if status == _UNAUTHORIZED:
         # No refusal of what was asked: it is over as soon as there is a valid token.
         remedy = "it is tried again with the token as it is then; look at the kubeconfig file or the service account"

@@ -9,11 +9,9 @@ from typing import Final
 from urllib.parse import quote
 
 import urllib3
-from google.protobuf.message import DecodeError
 
 from fracgpu.driver.kube.transport import (
     MERGE_PATCH,
-    PROTOBUF,
     READ_SECONDS,
     KubernetesTransport,
     decode,
@@ -21,17 +19,15 @@ from fracgpu.driver.kube.transport import (
 )
 from fracgpu.driver.names import DRIVER_NAME
 from fracgpu.kubeletplugin.api.cluster import Json, SliceEvent, SliceList
-from fracgpu.proto.resource.v1.generated_pb2 import ResourceClaim, TypeMeta, Unknown
+from fracgpu.proto.kubernetes_envelope import PROTOBUF, unwrap_claim, wrap_claim
+from fracgpu.proto.resource.v1.generated_pb2 import ResourceClaim
 
 _USER_AGENT: Final = "fracgpu-kubeletplugin"
-_RESOURCE_VERSION: Final = "resource.k8s.io/v1"
-_RESOURCE_API: Final = f"/apis/{_RESOURCE_VERSION}"
+_RESOURCE_API: Final = "/apis/resource.k8s.io/v1"
 _SLICES: Final = f"{_RESOURCE_API}/resourceslices"
 # How long one watch runs before everything is looked at afresh, and how long we wait beyond that for its end.
 _WATCH_SECONDS: Final = 240
 _WATCH_GRACE_SECONDS: Final = 30.0
-# Before every protobuf body (k8s.io/apimachinery/pkg/runtime/serializer/protobuf).
-_PROTOBUF_MAGIC: Final = b"k8s\0"
 
 
 class KubernetesCluster:
@@ -100,13 +96,13 @@ class KubernetesCluster:
     def get_claim_message(self, namespace: str, name: str) -> ResourceClaim:
         """Return a ResourceClaim as the API server's protobuf, opaque parameters to the byte."""
         path = _claim_path(namespace, name)
-        return _unwrap(path, self._transport.exchange("GET", path, accept=PROTOBUF))
+        return _claim(path, self._transport.exchange("GET", path, accept=PROTOBUF))
 
     def replace_claim_status_message(self, claim: ResourceClaim) -> ResourceClaim:
         """Replace the status of a ResourceClaim whose metadata.resourceVersion still holds, over protobuf."""
         path = f"{_claim_path(claim.metadata.namespace, claim.metadata.name)}/status"
-        answer = self._transport.exchange("PUT", path, _wrap(claim), content_type=PROTOBUF, accept=PROTOBUF)
-        return _unwrap(path, answer)
+        answer = self._transport.exchange("PUT", path, wrap_claim(claim), content_type=PROTOBUF, accept=PROTOBUF)
+        return _claim(path, answer)
 
     def create_event(self, namespace: str, body: Json) -> None:
         """Create an Event of core/v1."""
@@ -137,17 +133,8 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         yield from (line for line in complete if line)
 
 
-def _wrap(claim: ResourceClaim) -> bytes:
-    envelope = Unknown(
-        typeMeta=TypeMeta(apiVersion=_RESOURCE_VERSION, kind="ResourceClaim"), raw=claim.SerializeToString()
-    )
-    return _PROTOBUF_MAGIC + envelope.SerializeToString()
-
-
-def _unwrap(path: str, content: bytes) -> ResourceClaim:
-    if not content.startswith(_PROTOBUF_MAGIC):
-        raise unavailable(path, "the answer is no protobuf")
+def _claim(path: str, content: bytes) -> ResourceClaim:
     try:
-        return ResourceClaim.FromString(Unknown.FromString(content[len(_PROTOBUF_MAGIC) :]).raw)
-    except DecodeError as error:
-        raise unavailable(path, f"the answer is no ResourceClaim: {error}") from error
+        return unwrap_claim(content)
+    except ValueError as error:
+        raise unavailable(path, str(error)) from error

@@ -13,7 +13,7 @@ from typing import Final
 from fracgpu.driver.errors import FracgpuError
 from fracgpu.driver.gpu import Gpu
 from fracgpu.driver.inventory import GpuInventory
-from fracgpu.kubeletplugin.background import Wait
+from fracgpu.driver.process.background import Wait
 from fracgpu.kubeletplugin.gpus.health_state import Health, NodeHealth, after_look, after_silence
 
 _LOG: Final = logging.getLogger(__name__)

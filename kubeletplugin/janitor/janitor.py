@@ -17,8 +17,8 @@ from fracgpu.cdi.writer import temporary_path
 from fracgpu.driver.errors import FracgpuError
 from fracgpu.driver.kube.errors import NotFound
 from fracgpu.driver.names import DRIVER_NAME
+from fracgpu.driver.process.background import Wait
 from fracgpu.kubeletplugin.api.cluster import ClusterApi
-from fracgpu.kubeletplugin.background import Wait
 from fracgpu.kubeletplugin.janitor.leftovers import (
     nameless_allocations,
     nameless_specs,

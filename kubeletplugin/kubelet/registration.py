@@ -21,7 +21,7 @@ from typing import Final
 import grpc
 
 from fracgpu.driver.names import DRIVER_NAME
-from fracgpu.kubeletplugin.background import Wait
+from fracgpu.driver.process.background import Wait
 from fracgpu.kubeletplugin.errors import SocketInvalid
 from fracgpu.kubeletplugin.kubelet.health_service import (
     HEALTH_VERSIONS,

@@ -16,7 +16,7 @@ from typing import Final
 from fracgpu.driver.errors import FracgpuError
 from fracgpu.driver.inventory import GpuInventory
 from fracgpu.driver.names import ClaimUid
-from fracgpu.kubeletplugin.background import Wait
+from fracgpu.driver.process.background import Wait
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord, Checkpoint, CheckpointStore, ClaimEntry
 from fracgpu.kubeletplugin.prepare.claim import ClaimRef

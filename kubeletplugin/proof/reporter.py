@@ -14,8 +14,8 @@ from opentelemetry.trace import NoOpTracer, Tracer
 
 from fracgpu.driver.kube.errors import ClusterError
 from fracgpu.driver.names import DRIVER_NAME
+from fracgpu.driver.process.background import Wait
 from fracgpu.kubeletplugin.api.cluster import ClaimStatusApi, Json
-from fracgpu.kubeletplugin.background import Wait
 from fracgpu.kubeletplugin.prepare.claim import ClaimRef
 from fracgpu.kubeletplugin.proof.claim_writer import ClaimWriter, Outcome, WriteResult
 from fracgpu.kubeletplugin.proof.device_status import DeviceReport, make_reports, updated_devices

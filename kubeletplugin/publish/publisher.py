@@ -20,8 +20,8 @@ from fracgpu.driver.gpu import Gpu
 from fracgpu.driver.kill_points import kill_point
 from fracgpu.driver.kube.errors import ClusterError, NotFound
 from fracgpu.driver.names import ALLOCATOR_SCHEDULER
+from fracgpu.driver.process.background import Wait
 from fracgpu.kubeletplugin.api.cluster import ClusterApi, Json, SliceEvent
-from fracgpu.kubeletplugin.background import Wait
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.kubeletplugin.publish.slice_diff import dropped_fields, same_slice
 from fracgpu.kubeletplugin.publish.slices import build_slice, slice_name

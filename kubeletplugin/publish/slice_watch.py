@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from fracgpu.driver.errors import FracgpuError
+from fracgpu.driver.process.background import Wait
 from fracgpu.kubeletplugin.api.cluster import ClusterApi, SliceEvent
-from fracgpu.kubeletplugin.background import Wait
 
 _LOG: Final = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS: Final = 1.0

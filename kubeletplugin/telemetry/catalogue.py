@@ -4,22 +4,12 @@ The names are what Prometheus shows; OTLP carries the same. Nothing is named aft
 series than the claims and GPUs of this node need. docs/user/observability.md explains each; a test compares the two.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+from fracgpu.driver.metric import Metric, catalogue
 
 _GPU: Final = ("gpu_uuid", "device")
 _ALLOCATION: Final = ("namespace", "claim", "request", "device", "gpu_uuid", "allocation_id")
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric: `kind` is counter, gauge or histogram, `unit` in UCUM, `labels` those that each of its series has."""
-
-    name: str
-    kind: str
-    unit: str
-    labels: tuple[str, ...]
-    description: str
 
 
 # What the plugin did.
@@ -120,5 +110,5 @@ ALLOCATION_OBSERVED = Metric(
     "fracgpu_allocation_observed_timestamp_seconds", "gauge", "s", _ALLOCATION, "When it was last looked at, Unix time."
 )
 
-CATALOGUE: Final = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+CATALOGUE: Final = catalogue(globals())
 """All metrics, in the order of this file."""

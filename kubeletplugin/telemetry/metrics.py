@@ -9,6 +9,7 @@ from typing import Final
 from opentelemetry.metrics import Counter, Meter
 
 from fracgpu.driver.errors import FracgpuError
+from fracgpu.driver.metric import Metric
 from fracgpu.kubeletplugin.telemetry.catalogue import (
     CLAIM_DURATION,
     JANITOR_REMOVALS,
@@ -16,7 +17,6 @@ from fracgpu.kubeletplugin.telemetry.catalogue import (
     NVML_FAILURES,
     SLICE_WRITES,
     STATUS_WRITES,
-    Metric,
 )
 
 OK: Final = "ok"

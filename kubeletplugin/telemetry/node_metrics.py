@@ -11,13 +11,13 @@ from typing import Final
 
 from fracgpu.driver.errors import FracgpuError
 from fracgpu.driver.gpu import scaled_cores, scaled_memory_bytes
+from fracgpu.driver.metric import Metric
 from fracgpu.driver.metric_sources import Family, Reading
 from fracgpu.driver.names import device_name
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord, ClaimEntry, EntryState
 from fracgpu.kubeletplugin.proof.observation import AllocationObservation, GpuObservation, NodeObservation, Truth
 from fracgpu.kubeletplugin.telemetry import catalogue as catalogue
-from fracgpu.kubeletplugin.telemetry.catalogue import Metric
 
 _LOG: Final = logging.getLogger(__name__)
 _Labels = Mapping[str, str]

@@ -8,15 +8,16 @@ from typing import Final
 
 from opentelemetry.trace import Tracer
 
+from fracgpu.driver.process.background import Wait
+from fracgpu.driver.process.http_endpoint import HttpEndpoint
+from fracgpu.driver.process.liveness import Check, Heartbeat, beating
 from fracgpu.driver.telemetry import configure_telemetry
-from fracgpu.kubeletplugin.background import Wait
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.kubeletplugin.prepare.checkpoint import ClaimEntry
 from fracgpu.kubeletplugin.proof.observation import NodeObservation
-from fracgpu.kubeletplugin.telemetry.http_endpoint import HttpEndpoint
-from fracgpu.kubeletplugin.telemetry.liveness import Check, Heartbeat, Published, beating, readiness_checks
 from fracgpu.kubeletplugin.telemetry.metrics import PluginMetrics
 from fracgpu.kubeletplugin.telemetry.node_metrics import NodeMetrics
+from fracgpu.kubeletplugin.telemetry.readiness import Published, readiness_checks
 
 SERVICE_NAME: Final = "fracgpu-kubeletplugin"
 _SCOPE: Final = "fracgpu.kubeletplugin"

@@ -13,7 +13,7 @@ from fracgpu.sim.api.claim_access import check_status_access
 from fracgpu.sim.api.errors import ApiError, FieldError, forbidden
 from fracgpu.sim.api.identity import Tokens, User
 from fracgpu.sim.api.objects import JsonObject
-from fracgpu.sim.api.policies import AdmissionPolicies
+from fracgpu.sim.api.policies import AdmissionPolicies, Lister
 from fracgpu.sim.api.policy_meanings import Review
 from fracgpu.sim.api.rbac import Attributes, Permission, RbacRules
 from fracgpu.sim.api.requests import Target, is_true
@@ -34,6 +34,8 @@ class Access:
         self.policies = AdmissionPolicies(objects)
         self.used: set[Permission] = set()
         self.refused: list[str] = []
+        self.objects: Lister = lambda _resource, _namespace: ()
+        """Lists what policies take as parameters; the server that this belongs to sets it."""
 
     def guard(self, authorization: str | None, target: Target, method: str, query: Mapping[str, str]) -> Guard:
         """Return the guard of one request. Raises ApiError 401 or 403."""
@@ -55,7 +57,7 @@ class Access:
     def admit(self, review: Review) -> None:
         """Apply the admission policies. Raises ApiError 403 or 422."""
         try:
-            self.policies.admit(review)
+            self.policies.admit(review, self.objects)
         except ApiError as error:
             if review.user is not _ADMINISTRATOR:
                 self.remember(error)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from fracgpu.sim.api.errors import conflict
 from fracgpu.sim.api.objects import JsonObject, metadata, name_of, namespace_of, now, revision_of, uid_of
-from fracgpu.sim.api.resources import NAMESPACES, PODS, Resource
+from fracgpu.sim.api.resources import ALL_RESOURCES, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, Resource
 from fracgpu.sim.api.store import Store
 
 
@@ -61,7 +61,12 @@ class Deletion:
         return bool(ended) and not meta.get("finalizers") and not (obj.get("spec") or {}).get("finalizers")
 
     def finish(self, resource: Resource, obj: JsonObject) -> JsonObject:
-        """Remove the object from the store. Dependents follow through `collect`."""
+        """Remove the object from the store. Dependents follow through `collect`, a definition's objects at once."""
+        if resource is CUSTOM_RESOURCE_DEFINITIONS:
+            for custom in ALL_RESOURCES:
+                if custom.is_custom and custom.qualified == name_of(obj):
+                    for found in self._store.scan(custom):
+                        self._store.remove(custom, namespace_of(found), name_of(found))
         return self._store.remove(resource, namespace_of(obj), name_of(obj))
 
     def collect(self) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fracgpu.sim.api.objects import JsonObject
-from fracgpu.sim.api.resources import ALL_RESOURCES, PODS, Resource
+from fracgpu.sim.api.resources import PODS, Resource
 
 VERSION: JsonObject = {
     "major": "1",
@@ -19,9 +21,9 @@ VERSION: JsonObject = {
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 
 
-def groups() -> dict[str, str]:
+def groups(served: Iterable[Resource]) -> dict[str, str]:
     """Return the named groups with their version."""
-    return {resource.group: resource.version for resource in ALL_RESOURCES if resource.group}
+    return {resource.group: resource.version for resource in served if resource.group}
 
 
 def group_document(name: str, version: str) -> JsonObject:
@@ -30,9 +32,9 @@ def group_document(name: str, version: str) -> JsonObject:
     return {"kind": "APIGroup", "apiVersion": "v1", "name": name, "versions": [entry], "preferredVersion": entry}
 
 
-def group_list() -> JsonObject:
+def group_list(served: Iterable[Resource]) -> JsonObject:
     """Return the APIGroupList of /apis."""
-    documents = [group_document(name, version) for name, version in sorted(groups().items())]
+    documents = [group_document(name, version) for name, version in sorted(groups(served).items())]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": documents}
 
 
@@ -45,10 +47,10 @@ def core_versions(address: str) -> JsonObject:
     }
 
 
-def resource_list(group: str, version: str) -> JsonObject:
+def resource_list(served: Iterable[Resource], group: str, version: str) -> JsonObject:
     """Return the APIResourceList of one group and version."""
     entries: list[JsonObject] = []
-    for resource in ALL_RESOURCES:
+    for resource in served:
         if (resource.group, resource.version) == (group, version):
             entries += _entries(resource)
     label = f"{group}/{version}" if group else version
@@ -60,6 +62,8 @@ def _entries(resource: Resource) -> list[JsonObject]:
     main = common | {"name": resource.plural, "singularName": resource.kind.lower(), "verbs": _VERBS}
     if resource.short_names:
         main["shortNames"] = list(resource.short_names)
+    if resource.categories:
+        main["categories"] = list(resource.categories)
     entries = [main]
     if resource.status:
         entries.append(common | {"name": f"{resource.plural}/status", "verbs": ["get", "patch", "update"]})

@@ -107,6 +107,15 @@ def conflict(resource: Resource, name: str, detail: str = "") -> ApiError:
     return ApiError(409, "Conflict", text, _details(resource, name))
 
 
+def version_required(resource: Resource, name: str) -> ApiError:
+    """422: an update without a resourceVersion, which is found before validation and names no kind."""
+    error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
+    details = _details(resource, name) | {"causes": [error.as_cause()]}
+    return ApiError(
+        422, "Invalid", f'{resource.qualified} "{name}" is invalid: {error.field}: {error.message}', details
+    )
+
+
 def unprocessable(resource: Resource, name: str, errors: Sequence[FieldError]) -> ApiError:
     """422: the object breaks validation."""
     texts = [f"{error.field}: {error.message}" for error in errors]

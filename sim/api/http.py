@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
@@ -28,7 +28,7 @@ from fracgpu.sim.api.requests import (
     speaks_protobuf,
     write_options,
 )
-from fracgpu.sim.api.resources import PODS
+from fracgpu.sim.api.resources import PODS, Resource
 from fracgpu.sim.api.streaming import WatchStreams
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -64,6 +64,8 @@ class HttpApi:
         target = parse_path(request.path)
         if target is None:
             return self._static(request)
+        if not self._registry.serves(target.resource):
+            raise _unknown_path()
         guard = self._access.guard(request.headers.get("Authorization"), target, request.method, request.query)
         watching = request.method == "GET" and not target.subresource and _is_watch(target, request.query)
         accept = request.headers.get("Accept", "")
@@ -104,13 +106,15 @@ class HttpApi:
             obj = decode_body(_body_type(request), body, protobuf_too=speaks_protobuf(target))
             options = write_options(request.query, guard)
             part = target.subresource
+            if resource.create_on_update and self._registry.store.get(resource, namespace, name) is None:
+                return 201, self._registry.create_by_update(resource, namespace, name, obj, options)
             return 200, self._registry.update(resource, namespace, name, obj, subresource=part, options=options)
         if request.method == "PATCH":
             answer = self._registry.patch(
                 resource,
                 namespace,
                 name,
-                decode_patch(request.content_type, body),
+                decode_patch(request.content_type, body, resource),
                 content_type=request.content_type,
                 subresource=target.subresource,
                 options=write_options(request.query, guard),
@@ -160,9 +164,9 @@ class HttpApi:
             return web.Response(text="ok")
         if path == "/metrics":
             return web.Response(text=discovery.feature_metrics(self._registry.consumable_capacity))
-        document = _document(path, request.host)
+        document = _document(path, request.host, self._registry.served())
         if document is None or request.method != "GET":
-            raise ApiError(404, "NotFound", "the server could not find the requested resource")
+            raise _unknown_path()
         return web.Response(body=dumps(document), content_type="application/json")
 
 
@@ -185,17 +189,22 @@ def _refusal(request: web.Request, error: ApiError) -> web.Response:
     return _answer(error.code, error.body, encoding)
 
 
-def _document(path: str, host: str) -> JsonObject | None:
-    fixed = {"/version": discovery.VERSION, "/apis": discovery.group_list(), "/api": discovery.core_versions(host)}
+def _unknown_path() -> ApiError:
+    return ApiError(404, "NotFound", "the server could not find the requested resource")
+
+
+def _document(path: str, host: str, served: Sequence[Resource]) -> JsonObject | None:
+    groups = discovery.group_list(served)
+    fixed = {"/version": discovery.VERSION, "/apis": groups, "/api": discovery.core_versions(host)}
     if path in fixed:
         return fixed[path]
     if path == "/api/v1":
-        return discovery.resource_list("", "v1")
-    for name, version in discovery.groups().items():
+        return discovery.resource_list(served, "", "v1")
+    for name, version in discovery.groups(served).items():
         if path == f"/apis/{name}":
             return discovery.group_document(name, version)
         if path == f"/apis/{name}/{version}":
-            return discovery.resource_list(name, version)
+            return discovery.resource_list(served, name, version)
     return None
 
 
@@ -217,12 +226,13 @@ def _not_allowed(method: str) -> ApiError:
 
 
 def _list_object(target: Target, items: list[JsonObject], revision: int) -> JsonObject:
+    # Typed lists of the real server do not repeat kind and apiVersion in their items; lists of custom resources do.
+    left_out = () if target.resource.is_custom else ("kind", "apiVersion")
     return {
         "kind": f"{target.resource.kind}List",
         "apiVersion": target.resource.api_version,
         "metadata": {"resourceVersion": str(revision)},
-        # Typed lists of the real server do not repeat kind and apiVersion in their items.
-        "items": [{key: value for key, value in item.items() if key not in ("kind", "apiVersion")} for item in items],
+        "items": [{key: value for key, value in item.items() if key not in left_out} for item in items],
     }
 
 

@@ -7,7 +7,7 @@ the two: the same requests to the emulator and to a real API server, the same an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fracgpu.driver.errors import QuantityInvalid
@@ -22,12 +22,16 @@ from fracgpu.sim.api.rules_deviceclaim import alternatives
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """One write that is to be admitted: who, CREATE, UPDATE or DELETE, and the object (the old one for DELETE)."""
+    """One write that is to be admitted: who, CREATE, UPDATE or DELETE, and the object (the old one for DELETE).
+
+    `params` is the policy's parameter by which it is judged, empty for a policy without any.
+    """
 
     user: User
     operation: str
     resource: Resource
     obj: JsonObject
+    params: JsonObject = field(default_factory=dict)
 
 
 Test = Callable[[Review], bool]

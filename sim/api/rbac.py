@@ -1,6 +1,7 @@
-"""Role-based access control over the ClusterRole and ClusterRoleBinding objects that are shipped.
+"""Role-based access control over the roles and bindings that are shipped.
 
-Only what those need: cluster roles, bound cluster-wide. Source: pkg/apis/rbac/v1/evaluation_helpers.go of Kubernetes.
+Only what those need: cluster roles that are bound cluster-wide, and roles that are bound in their own namespace.
+Source: pkg/apis/rbac/v1/evaluation_helpers.go of Kubernetes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fracgpu.sim.api.identity import User
-from fracgpu.sim.api.objects import JsonObject, name_of
+from fracgpu.sim.api.objects import JsonObject, name_of, namespace_of
 
 _GROUP = "rbac.authorization.k8s.io"
 
@@ -42,38 +43,45 @@ class Permission:
 
 
 class RbacRules:
-    """The rules of bound cluster roles."""
+    """The rules of bound roles, of the cluster and of namespaces."""
 
     def __init__(self, objects: Iterable[JsonObject]) -> None:
         """Take the RBAC objects among `objects`; others are passed over."""
         found = [obj for obj in objects if str(obj.get("apiVersion", "")).startswith(f"{_GROUP}/")]
-        self._roles = {name_of(obj): list(obj.get("rules") or []) for obj in found if obj["kind"] == "ClusterRole"}
-        self._bindings = [obj for obj in found if obj["kind"] == "ClusterRoleBinding"]
+        # By namespace, empty for those of the cluster, and name.
+        self._roles = {
+            (namespace_of(obj), name_of(obj)): list(obj.get("rules") or [])
+            for obj in found
+            if obj["kind"] in ("ClusterRole", "Role")
+        }
+        self._bindings = [obj for obj in found if obj["kind"] in ("ClusterRoleBinding", "RoleBinding")]
 
     def grant(self, user: User, wanted: Attributes) -> Permission | None:
         """Return the permission by which the user may do what is wanted, None if there is none."""
-        for role in self._roles_of(user):
+        for role in self._roles_of(user, wanted.namespace):
             for rule in self._roles.get(role, []):
                 if _allows(rule, wanted):
-                    return Permission(role, wanted.group, wanted.resource, wanted.verb)
+                    return Permission(role[1], wanted.group, wanted.resource, wanted.verb)
         return None
 
     def permissions(self) -> frozenset[Permission]:
         """Return everything that the roles grant, cell by cell."""
         return frozenset(
             Permission(role, group, resource, verb)
-            for role, rules in self._roles.items()
+            for (_, role), rules in self._roles.items()
             for rule in rules
             for group in rule.get("apiGroups") or []
             for resource in rule.get("resources") or []
             for verb in rule.get("verbs") or []
         )
 
-    def _roles_of(self, user: User) -> list[str]:
+    def _roles_of(self, user: User, namespace: str) -> list[tuple[str, str]]:
+        """Return the roles that a user has in a namespace, those of the cluster among them."""
         return [
-            str(binding["roleRef"]["name"])
+            (namespace_of(binding), str(binding["roleRef"]["name"]))
             for binding in self._bindings
-            if any(_is_subject(subject, user) for subject in binding.get("subjects") or [])
+            if namespace_of(binding) in ("", namespace)
+            and any(_is_subject(subject, user) for subject in binding.get("subjects") or [])
         ]
 
 

@@ -15,24 +15,26 @@ from typing import Any, Protocol
 
 from fracgpu.sim.api.deletion import DeleteOptions, Deletion
 from fracgpu.sim.api.errors import (
+    ApiError,
     FieldError,
     already_exists,
     bad_request,
     conflict,
     forbidden,
     internal,
-    invalid,
     not_found,
     unprocessable,
+    version_required,
 )
 from fracgpu.sim.api.objects import JsonObject, metadata, name_of, namespace_of, now, revision_of, uid_of
 from fracgpu.sim.api.patch import apply_patch
 from fracgpu.sim.api.rawjson import seal
-from fracgpu.sim.api.resources import NAMESPACES, PODS, Resource
+from fracgpu.sim.api.resources import ALL_RESOURCES, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, Resource
 from fracgpu.sim.api.rules_base import Context, check_metadata, check_metadata_update
 from fracgpu.sim.api.rules_cluster import rules_for
 from fracgpu.sim.api.schema import decode
 from fracgpu.sim.api.store import Store
+from fracgpu.sim.api.structural import decode_custom, schema_of
 
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _SUFFIX_LENGTH = 5
@@ -85,6 +87,14 @@ class Registry:
         self.consumable_capacity = consumable_capacity
         self.deletion = Deletion(store)
 
+    def served(self) -> list[Resource]:
+        """Return the resources that are there now."""
+        return [resource for resource in ALL_RESOURCES if self.serves(resource)]
+
+    def serves(self, resource: Resource) -> bool:
+        """Tell whether a resource is there: a custom one is while it has a definition."""
+        return not resource.is_custom or self._definition(resource) is not None
+
     def get(self, resource: Resource, namespace: str, name: str) -> JsonObject:
         """Return the stored object (shared: do not change it)."""
         found = self.store.get(resource, namespace, name)
@@ -112,6 +122,15 @@ class Registry:
             options.admit("CREATE", resource, obj)
             return obj if options.dry_run else self.store.put(resource, obj)
 
+    def create_by_update(
+        self, resource: Resource, namespace: str, name: str, body: JsonObject, options: WriteOptions
+    ) -> JsonObject:
+        """Create what a PUT wants to replace and is not there, as some resources do; its resourceVersion is nothing."""
+        if name_of(body) != name:
+            raise _another_name(body, name)
+        meta = {key: value for key, value in body["metadata"].items() if key != "resourceVersion"}
+        return self.create(resource, namespace, body | {"metadata": meta}, options)
+
     def update(
         self,
         resource: Resource,
@@ -126,8 +145,7 @@ class Registry:
         options = options or WriteOptions()
         obj = self._decode(resource, namespace, body, options)
         if name_of(obj) != name:
-            text = f"the name of the object ({name_of(obj)}) does not match the name on the URL ({name})"
-            raise bad_request(text)
+            raise _another_name(obj, name)
         with self.store.lock:
             old = self.get(resource, namespace, name)
             return self._commit(resource, obj, old, subresource=subresource, options=options)
@@ -194,7 +212,10 @@ class Registry:
                 f"{given} cannot be handled as a {resource.kind}: it does not match the expected "
                 f"{resource.api_version} {resource.kind}; in the data: {body.get('apiVersion')} {body.get('kind')}"
             )
-        obj = decode(resource, body, strict=options.strict)
+        if resource.is_custom:
+            obj = decode_custom(resource, body, self._schema(resource), strict=options.strict)
+        else:
+            obj = decode(resource, body, strict=options.strict)
         obj["apiVersion"], obj["kind"] = resource.api_version, resource.kind
         given = namespace_of(obj)
         if resource.namespaced and given and given != namespace:
@@ -216,7 +237,18 @@ class Registry:
                 detail = f"unable to create new content in namespace {namespace} because it is being terminated"
                 raise forbidden(resource, "", detail)
             labels = metadata(found).get("labels") or {}
-        return Context(consumable_capacity=self.consumable_capacity, namespace_labels=labels)
+        schema = self._schema(resource) if resource.is_custom else {}
+        return Context(consumable_capacity=self.consumable_capacity, namespace_labels=labels, schema=schema)
+
+    def _definition(self, resource: Resource) -> JsonObject | None:
+        return self.store.get(CUSTOM_RESOURCE_DEFINITIONS, "", resource.qualified)
+
+    def _schema(self, resource: Resource) -> JsonObject:
+        """Return the schema by which objects of a custom resource are checked."""
+        definition = self._definition(resource)
+        if definition is None:
+            raise not_found(CUSTOM_RESOURCE_DEFINITIONS, resource.qualified)
+        return schema_of(definition, resource.version)
 
     def _name(self, resource: Resource, obj: JsonObject) -> None:
         meta = metadata(obj)
@@ -281,14 +313,17 @@ class Registry:
     def _check_preconditions(self, resource: Resource, obj: JsonObject, old: JsonObject) -> None:
         sent = metadata(obj).get("resourceVersion")
         if not sent and not resource.unconditional_update:
-            error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
-            raise unprocessable(resource, name_of(old), [error])
+            raise version_required(resource, name_of(old))
         if sent and revision_of(obj) != revision_of(old):
             raise conflict(resource, name_of(old))
         uid = metadata(obj).get("uid")
         if uid and uid != uid_of(old):
             text = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {uid_of(old)}"
             raise conflict(resource, name_of(old), text)
+
+
+def _another_name(obj: JsonObject, name: str) -> ApiError:
+    return bad_request(f"the name of the object ({name_of(obj)}) does not match the name on the URL ({name})")
 
 
 def _keep_system_fields(obj: JsonObject, old: JsonObject) -> None:

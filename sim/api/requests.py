@@ -12,7 +12,7 @@ from fracgpu.sim.api import protobuf
 from fracgpu.sim.api.deletion import DeleteOptions
 from fracgpu.sim.api.errors import ApiError, bad_request
 from fracgpu.sim.api.objects import JsonObject
-from fracgpu.sim.api.patch import PATCH_TYPES
+from fracgpu.sim.api.patch import JSON, MERGE, PATCH_TYPES, STRATEGIC
 from fracgpu.sim.api.rawjson import RawJsonError, loads
 from fracgpu.sim.api.registry import WriteGuard, WriteOptions
 from fracgpu.sim.api.resources import ALL_RESOURCES, NAMESPACES, RESOURCE_CLAIMS, Resource
@@ -104,8 +104,13 @@ def decode_body(content_type: str, body: bytes, *, protobuf_too: bool = False) -
     return value
 
 
-def decode_patch(content_type: str, body: bytes) -> Any:
+def decode_patch(content_type: str, body: bytes, resource: Resource) -> Any:
     """Return the decoded patch. Raises ApiError 400 or 415."""
+    if resource.is_custom and content_type == STRATEGIC:
+        text = "the body of the request was in an unknown format - accepted media types include: " + ", ".join(
+            (JSON, MERGE, "application/apply-patch+yaml")
+        )
+        raise ApiError(415, "UnsupportedMediaType", text)
     if content_type not in PATCH_TYPES:
         raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type")
     return _loads(body)

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """One resource type. `model` is the Python client's model class that serves as its schema."""
+    """One resource type. `model` is the Python client's model class that serves as its schema.
+
+    A resource without a model is a custom one: it is served while a CustomResourceDefinition of its name is there, by
+    whose schema its objects are checked.
+    """
 
     group: str
     version: str
@@ -19,10 +23,17 @@ class Resource:
     namespaced: bool
     model: str
     short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
     status: bool = True
     counts_generation: bool = False
     unconditional_update: bool = True
     returns_deleted: bool = False
+    create_on_update: bool = False
+
+    @property
+    def is_custom(self) -> bool:
+        """Tell whether the resource is there by a CustomResourceDefinition."""
+        return not self.model
 
     @property
     def api_version(self) -> str:
@@ -164,6 +175,32 @@ LEASES = Resource(
     model="V1Lease",
     status=False,
     unconditional_update=False,
+    create_on_update=True,
+)
+CUSTOM_RESOURCE_DEFINITIONS = Resource(
+    group="apiextensions.k8s.io",
+    version="v1",
+    plural="customresourcedefinitions",
+    kind="CustomResourceDefinition",
+    namespaced=False,
+    model="V1CustomResourceDefinition",
+    short_names=("crd", "crds"),
+    categories=("api-extensions",),
+    counts_generation=True,
+    unconditional_update=False,
+    returns_deleted=True,
+)
+FRACTION_QUOTAS = Resource(
+    group="gpu.fracgpu.dev",
+    version="v1alpha1",
+    plural="fractionquotas",
+    kind="FractionQuota",
+    namespaced=True,
+    model="",
+    short_names=("fq",),
+    categories=("fracgpu",),
+    counts_generation=True,
+    unconditional_update=False,
 )
 
 ALL_RESOURCES: tuple[Resource, ...] = (
@@ -180,6 +217,8 @@ ALL_RESOURCES: tuple[Resource, ...] = (
     STATEFUL_SETS,
     JOBS,
     LEASES,
+    CUSTOM_RESOURCE_DEFINITIONS,
+    FRACTION_QUOTAS,
 )
 
 

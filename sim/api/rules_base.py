@@ -53,10 +53,11 @@ _LABEL_VALUE_TEXT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What rules may know besides the object: the gate, and the labels of its namespace."""
+    """What rules may know besides the object: the gate, the labels of its namespace, a custom resource's schema."""
 
     consumable_capacity: bool = True
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
+    schema: JsonObject = field(default_factory=dict)
 
 
 class Rules:

@@ -10,6 +10,7 @@ from fracgpu.sim.api.objects import JsonObject, dig, name_of, namespace_of
 from fracgpu.sim.api.resources import Resource
 from fracgpu.sim.api.rules_base import Context, Rules
 from fracgpu.sim.api.rules_claims import ClaimRules, TemplateRules
+from fracgpu.sim.api.rules_custom import CustomRules, DefinitionRules
 from fracgpu.sim.api.rules_pods import PodRules
 from fracgpu.sim.api.rules_slices import ClassRules, SliceRules
 from fracgpu.sim.api.rules_workloads import JobRules, ReplicatedRules, StatefulSetRules
@@ -58,14 +59,27 @@ class EventRules(Rules):
 
 
 class LeaseRules(Rules):
-    """Lease: durations and transitions are positive."""
+    """Lease: a positive duration, no negative count; what coordinated leader election uses is behind a gate."""
+
+    def prepare_create(self, obj: JsonObject, context: Context) -> None:
+        """Make sure that there is a spec, without what is gated off."""
+        spec = obj.setdefault("spec", {})
+        for key in ("strategy", "preferredHolder"):
+            spec.pop(key, None)
+
+    def prepare_update(self, obj: JsonObject, old: JsonObject, context: Context) -> None:
+        """Do the same."""
+        self.prepare_create(obj, context)
 
     def validate(self, obj: JsonObject, context: Context) -> list[FieldError]:
         """Check the numbers."""
-        duration = dig(obj, "spec", "leaseDurationSeconds")
+        errors: list[FieldError] = []
+        duration, transitions = dig(obj, "spec", "leaseDurationSeconds"), dig(obj, "spec", "leaseTransitions")
         if duration is not None and duration <= 0:
-            return [invalid("spec.leaseDurationSeconds", duration, "must be greater than 0")]
-        return []
+            errors.append(invalid("spec.leaseDurationSeconds", duration, "must be greater than 0"))
+        if transitions is not None and transitions < 0:
+            errors.append(invalid("spec.leaseTransitions", transitions, "must be greater than or equal to 0"))
+        return errors
 
 
 _RULES: dict[Resource, Rules] = {
@@ -82,6 +96,8 @@ _RULES: dict[Resource, Rules] = {
     resources.STATEFUL_SETS: StatefulSetRules(),
     resources.JOBS: JobRules(),
     resources.LEASES: LeaseRules(),
+    resources.CUSTOM_RESOURCE_DEFINITIONS: DefinitionRules(),
+    resources.FRACTION_QUOTAS: CustomRules(),
 }
 
 

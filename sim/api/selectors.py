@@ -101,6 +101,8 @@ def parse_fields(resource: Resource, text: str) -> Predicate:
 
 
 def _unknown_field(resource: Resource, field: str) -> ApiError:
+    if resource.is_custom:
+        return bad_request(f"field label not supported: {field}")
     return bad_request(
         f'Unable to find "{resource.api_version}, Resource={resource.plural}" that match field selector: '
         f'"{field}" is not a known field selector'

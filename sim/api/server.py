@@ -52,6 +52,7 @@ class ApiServer:
             )
         self.registry = Registry(Store(history=history), consumable_capacity=consumable_capacity)
         self.access = access or Access()
+        self.access.objects = self.registry.store.scan
         self._host, self._port = host, port
         self._streams = WatchStreams(self.registry.store)
         self._ready = threading.Event()

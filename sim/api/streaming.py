@@ -92,6 +92,7 @@ class WatchStreams:
         return int(text)
 
     async def _pump(self, send: _Sender, watch: Watch, waker: asyncio.Event, *, deadline: float) -> None:
+        bookmark_at = time.monotonic() + _BOOKMARK_SECONDS
         while not self._closing:
             waker.clear()
             try:
@@ -100,13 +101,16 @@ class WatchStreams:
                 await send.events([{"type": "ERROR", "object": expired(str(error)).body}])
                 return
             await send.events(events)
-            left = deadline - time.monotonic()
+            now = time.monotonic()
+            left = min(deadline, bookmark_at) - now
             if left > 0:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(waker.wait(), min(left, _BOOKMARK_SECONDS))
-                    continue
+                    await asyncio.wait_for(waker.wait(), left)
+                continue
+            # Due whatever happens to other resources: a client that hears nothing takes the connection for dead.
             await send.bookmark(watch)
-            if left <= _BOOKMARK_SECONDS:
+            bookmark_at = now + _BOOKMARK_SECONDS
+            if now >= deadline:
                 return
 
     def _changed(self) -> None:

@@ -1,7 +1,6 @@
-"""The control plane of the embedded cluster: our allocator and stand-ins for what a real cluster brings.
+"""Stand-ins for the control plane that a real cluster brings: kube-scheduler and kube-controller-manager.
 
-The allocator plays fracgpu's controller, the scheduler and the controllers play kube-scheduler and
-kube-controller-manager. They share nothing but the API.
+They share nothing but the API. Beside them runs fracgpu's own controller, the real one.
 """
 
 from fracgpu.sim.control.plane import ControlPlane

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import copy
 
-from fracgpu.driver.names import FINALIZER
-from fracgpu.sim.api.objects import JsonObject, dig, metadata, name_of, namespace_of, uid_of
-from fracgpu.sim.api.resources import PODS, RESOURCE_CLAIM_TEMPLATES, RESOURCE_CLAIMS
-from fracgpu.sim.control.facts import (
-    claims_of,
+from fracgpu.controller.objects.facts import (
     has_finalizer,
     is_allocated,
     is_deleting,
     is_done,
     is_owned_by,
     is_terminal,
-    owner_reference,
     reserved_uids,
 )
+from fracgpu.driver.names import FINALIZER
+from fracgpu.sim.api.objects import JsonObject, dig, metadata, name_of, namespace_of, uid_of
+from fracgpu.sim.api.resources import PODS, RESOURCE_CLAIM_TEMPLATES, RESOURCE_CLAIMS
 from fracgpu.sim.control.loop import Controller
+from fracgpu.sim.control.pods import claims_of, owner_reference
 from fracgpu.sim.transport import ApiRefusedError
 
 COMPONENT = "resource-claim-controller"

@@ -120,13 +120,6 @@ class Cluster:
                 if error.code != 403:
                     raise
 
-    def settled(self, obj: JsonObject, reason: str) -> None:
-        """Forget the last text of a reason, so that the same trouble later is news again."""
-        with self._events:
-            last = self._last_events.get((uid_of(obj), reason))
-            if last is not None:
-                last["message"] = ""
-
     def _write_event(self, body: JsonObject, last: JsonObject | None) -> JsonObject:
         if last is not None:
             body["count"] = last["count"] + 1

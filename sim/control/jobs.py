@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from fracgpu.controller.objects.facts import is_deleting, is_ready, is_terminal
 from fracgpu.sim.api.objects import JsonObject, dig, namespace_of, now
 from fracgpu.sim.api.resources import JOBS, PODS
-from fracgpu.sim.control.facts import is_deleting, is_ready, is_terminal
 from fracgpu.sim.control.loop import Controller
 from fracgpu.sim.control.replicas import pod_from_template, pods_of
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from fracgpu.sim.control.allocator import Allocator
 from fracgpu.sim.control.claims import ClaimController
 from fracgpu.sim.control.cluster import Cluster
 from fracgpu.sim.control.jobs import JobController
@@ -15,7 +14,7 @@ from fracgpu.sim.control.stateful import StatefulSetController
 
 
 class ControlPlane:
-    """Allocator, scheduler and controllers in threads of this process, against the API at `url` (plain HTTP).
+    """Scheduler and controllers in threads of this process, against the API at `url` (plain HTTP).
 
     Raises ClusterNotReadyError when the API does not answer.
     """
@@ -24,7 +23,6 @@ class ControlPlane:
         self.cluster = Cluster(url)
         self._controllers: list[Controller] = [
             ClaimController(self.cluster),
-            Allocator(self.cluster),
             Scheduler(self.cluster),
             DeploymentController(self.cluster),
             ReplicaSetController(self.cluster),

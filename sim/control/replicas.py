@@ -10,12 +10,13 @@ import copy
 import hashlib
 import json
 
+from fracgpu.controller.objects.facts import is_deleting, is_owned_by, is_ready, is_terminal
 from fracgpu.sim.api.objects import JsonObject, dig, metadata, name_of, namespace_of, now, revision_of
 from fracgpu.sim.api.rawjson import plain
 from fracgpu.sim.api.resources import DEPLOYMENTS, PODS, REPLICA_SETS
 from fracgpu.sim.control.cluster import Cluster
-from fracgpu.sim.control.facts import is_deleting, is_owned_by, is_ready, is_terminal, owner_reference
 from fracgpu.sim.control.loop import Controller
+from fracgpu.sim.control.pods import owner_reference
 
 _HASH_LABEL = "pod-template-hash"
 

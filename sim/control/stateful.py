@@ -6,9 +6,9 @@ last when the template changed. Volumes are not part of it.
 
 from __future__ import annotations
 
+from fracgpu.controller.objects.facts import is_deleting, is_ready, is_terminal
 from fracgpu.sim.api.objects import JsonObject, dig, metadata, name_of, namespace_of
 from fracgpu.sim.api.resources import PODS, STATEFUL_SETS
-from fracgpu.sim.control.facts import is_deleting, is_ready, is_terminal
 from fracgpu.sim.control.loop import Controller
 from fracgpu.sim.control.replicas import pod_from_template, pods_of, template_hash
 

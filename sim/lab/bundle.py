@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from fracgpu.sim.lab.controller_process import LEASES
 from fracgpu.sim.lab.errors import LabUnavailable
 from fracgpu.sim.lab.kubectl_describe import describe
 from fracgpu.sim.lab.lab import RESOURCE_API, Lab
@@ -22,6 +23,7 @@ _COLLECTIONS = {
     "resourceclaims": f"{RESOURCE_API}/resourceclaims",
     "resourceslices": f"{RESOURCE_API}/resourceslices",
     "deviceclasses": f"{RESOURCE_API}/deviceclasses",
+    "leases": LEASES,
 }
 
 
@@ -31,8 +33,7 @@ def collect(lab: Lab) -> dict[str, bytes]:
     files = {f"{name}.json": _json(collection) for name, collection in collections.items()}
     files[DESCRIPTION_FILE] = _descriptions(collections["resourceclaims"]["items"], collections["events"]["items"])
     files |= {f"cdi/{path.name}": path.read_bytes() for path in sorted(lab.layout.cdi_dir.glob("*.json"))}
-    if lab.layout.plugin_log.exists():
-        files["plugin.log"] = lab.layout.plugin_log.read_bytes()
+    files |= {log.name: log.read_bytes() for log in (lab.layout.plugin_log, lab.layout.controller_log) if log.exists()}
     files |= {f"logs/{name}": content for name, content in _container_logs(lab.layout.pods)}
     return files
 

@@ -15,6 +15,7 @@ from typing import IO, Final, Protocol, TypeVar
 
 from fracgpu.sim.lab.describe import pod_story
 from fracgpu.sim.lab.errors import CommandFailed, LabTimeout
+from fracgpu.sim.lab.node import Rights
 from fracgpu.sim.lab.waiting import wait_for_collection
 from fracgpu.sim.node.api import Json, KubeApi
 from fracgpu.sim.node.pod_claims import pod_claims
@@ -100,6 +101,10 @@ class ClusterUnderTest(ABC):
     @abstractmethod
     def describe_claim(self, name: str, namespace: str = "default") -> str:
         """Return what ``kubectl describe resourceclaim`` prints."""
+
+    def controller_rights(self) -> Rights | None:
+        """Return what fracgpu's controller was allowed and what was refused to it; None where that is not known."""
+        return None
 
     def wait_for(self, path: str, until: Callable[[dict[str, Json]], T | None], *, what: str) -> T:
         """Wait until ``until``, given the objects of a collection by name, returns something; raises LabTimeout."""

@@ -1,7 +1,7 @@
 """Exercise 4: a third pod that asks for more than is left waits, is told so, and disturbs nobody.
 
-What it is told depends on who allocates: our controller says how much is missing, kube-scheduler has one sentence for
-every claim that it cannot allocate.
+kube-scheduler has one sentence for every claim that it cannot allocate, or that nobody has allocated yet: that is the
+pod's condition. fracgpu's controller says what is missing, in events of pod and claim, whoever allocates.
 """
 
 from __future__ import annotations
@@ -9,66 +9,69 @@ from __future__ import annotations
 from typing import Final
 
 from fracgpu.driver.reasons import ReasonCode
-from fracgpu.sim.lab.describe import pod_condition, pod_events
+from fracgpu.sim.lab.describe import pod_condition
 from fracgpu.sim.lab.evidence import Evidence
 from fracgpu.sim.lab.stage import SHARING_PODS, THIRD_POD, Stage
 from fracgpu.sim.node.api import Json
 
-TITLE = "a third pod that does not fit waits, and says why"
+TITLE = "a third pod that does not fit waits, and is told why"
 
-# By the allocator: what the pod is told.
-_REASONS: Final = {
-    "controller": ReasonCode.CARD_INSUFFICIENT_MEMORY.value,
-    "scheduler": "cannot allocate all claims",
-}
+_SCHEDULER_SAYS: Final = "cannot allocate all claims"
+_TOLD: Final = "ClaimUnschedulable"
+_CODE: Final = ReasonCode.CARD_INSUFFICIENT_MEMORY.value
 
 
 def run(stage: Stage, evidence: Evidence) -> None:
     """Ask for more than the two slices leave but less than the card has; look for the reason where users look."""
-    sizes, words = stage.sizes, _REASONS[stage.allocator]
+    sizes = stage.sizes
     stage.cluster.apply(stage.manifest(THIRD_POD, sizes.third_mib), stage.namespace)
-    pod, reason = _await_reason(stage, words)
+    told = {kind: _await_told(stage, kind) for kind in ("Pod", "ResourceClaim")}
+    pod = _await_condition(stage)
     evidence.check("the third pod is Pending", pod["status"].get("phase") == "Pending", _scheduling(pod))
-    events = [line for line in pod_events(pod, stage.cluster.events(stage.namespace)) if words in line]
-    evidence.check(f"an event of the pod says {words} too", bool(events), events[0] if events else "no such event")
-    if stage.allocator == "controller":
-        numbers = (f"{sizes.third_mib}Mi", f"{sizes.free_mib}Mi")
-        evidence.check(
-            f"it names what is needed and what is free ({' and '.join(numbers)})",
-            all(number in reason for number in numbers),
-            f"the card has {sizes.card_mib} MiB, two slices of {sizes.slice_mib} MiB are taken",
-        )
+    evidence.check(f"an event of the pod says {_CODE}", _CODE in told["Pod"], f"{_TOLD}: {told['Pod']}")
+    numbers = (f"need {sizes.third_mib}Mi", f"max free {sizes.free_mib}Mi")
+    evidence.check(
+        f"it has the numbers ({' and '.join(numbers)})",
+        all(number in told["Pod"] for number in numbers),
+        f"the card has {sizes.card_mib} MiB, two slices of {sizes.slice_mib} MiB are taken",
+    )
+    same = told["ResourceClaim"] == told["Pod"]
+    evidence.check("the claim says the same", same, "in its event" if same else f"{_TOLD}: {told['ResourceClaim']}")
     claim = stage.claim(THIRD_POD)
     allocation = claim.get("status", {}).get("allocation")
-    evidence.check("its claim has been given nothing", not allocation, f"allocation {allocation or 'none'}")
+    evidence.check("the claim has been given nothing", not allocation, f"allocation {allocation or 'none'}")
     phases = {name: stage.pod(name)["status"]["phase"] for name in SHARING_PODS}
     evidence.check(
         "the two sharing pods still run",
         set(phases.values()) == {"Running"},
         ", ".join(f"{name} {phase}" for name, phase in phases.items()),
     )
-    evidence.data |= {"pod": pod, "reason": reason}
+    evidence.data |= {"pod": pod, "told": told}
 
 
-def _await_reason(stage: Stage, words: str) -> tuple[Json, str]:
-    """Wait until the third pod's PodScheduled condition carries the words; return the pod and the message.
+def _await_told(stage: Stage, kind: str) -> str:
+    """Wait until an event of the third pod or its claim says why it has no GPU; return the message."""
 
-    kube-scheduler writes condition and event independently of each other, so the event is waited for as well.
-    """
-    path = f"/api/v1/namespaces/{stage.namespace}"
+    def told(events: dict[str, Json]) -> str | None:
+        for event in events.values():
+            about = event["involvedObject"]
+            if (about.get("kind"), about.get("name"), event.get("reason")) == (kind, THIRD_POD, _TOLD):
+                return str(event["message"])
+        return None
 
-    def explained(pods: dict[str, Json]) -> tuple[Json, str] | None:
+    what = f"event {_TOLD} of {kind} {THIRD_POD}"
+    return stage.cluster.wait_for(f"/api/v1/namespaces/{stage.namespace}/events", told, what=what)
+
+
+def _await_condition(stage: Stage) -> Json:
+    """Wait until the third pod's PodScheduled condition has kube-scheduler's words; return the pod."""
+
+    def refused(pods: dict[str, Json]) -> Json | None:
         pod = pods.get(THIRD_POD, {})
-        message: str = pod_condition(pod, "PodScheduled").get("message", "")
-        return (pod, message) if words in message else None
+        return pod if _SCHEDULER_SAYS in pod_condition(pod, "PodScheduled").get("message", "") else None
 
-    def told(events: dict[str, Json]) -> bool | None:
-        about = [event for event in events.values() if event["involvedObject"].get("name") == THIRD_POD]
-        return True if any(words in event.get("message", "") for event in about) else None
-
-    found = stage.cluster.wait_for(f"{path}/pods", explained, what=f"{words} on pod {THIRD_POD}")
-    stage.cluster.wait_for(f"{path}/events", told, what=f"{words} in an event of pod {THIRD_POD}")
-    return found
+    what = f"{_SCHEDULER_SAYS} on pod {THIRD_POD}"
+    return stage.cluster.wait_for(f"/api/v1/namespaces/{stage.namespace}/pods", refused, what=what)
 
 
 def _scheduling(pod: Json) -> str:

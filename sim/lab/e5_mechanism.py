@@ -20,7 +20,7 @@ from fracgpu.native.config_page import decode_config_page
 from fracgpu.sim.lab import proof_checks
 from fracgpu.sim.lab.allocations import allocation_directory, allocation_ids, cdi_file
 from fracgpu.sim.lab.evidence import Evidence, mib
-from fracgpu.sim.lab.node import NodeUnderTest
+from fracgpu.sim.lab.node import NodeUnderTest, Rights
 from fracgpu.sim.lab.stage import SHARING_PODS, Stage
 from fracgpu.sim.node.api import Json
 from fracgpu.sim.node.mounts import unescape_mount_path
@@ -47,7 +47,9 @@ def run(stage: Stage, evidence: Evidence) -> None:
         _check_config_page(stage, stage.node, evidence, claim)
     _check_environment(stage, evidence, name, claim)
     if stage.node:
-        check_rights(stage.node, evidence)
+        check_rights("the plugin", stage.node.plugin_rights(), evidence)
+    if rights := stage.cluster.controller_rights():
+        check_rights("fracgpu's controller", rights, evidence)
     proof_checks.run(stage, evidence)
 
 
@@ -141,11 +143,10 @@ def _check_environment(stage: Stage, evidence: Evidence, name: str, claim: Json)
     evidence.data["environment"] = environment
 
 
-def check_rights(node: NodeUnderTest, evidence: Evidence) -> None:
-    """The plugin has the rights of an installation (deploy/), and all that it did so far was within them."""
-    rights = node.plugin_rights()
+def check_rights(who: str, rights: Rights, evidence: Evidence) -> None:
+    """A part of the driver has the rights of an installation (deploy/), and all that it did so far was within them."""
     evidence.check(
-        "the plugin needed no right that deploy/ does not give it",
+        f"{who} needed no right that deploy/ does not give it",
         bool(rights.used) and not rights.refused,
         f"refused: {rights.refused[0]}" if rights.refused else f"used: {rights.used or 'none'}",
     )

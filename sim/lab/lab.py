@@ -1,7 +1,7 @@
 """The embedded cluster as one context manager.
 
-API server, control plane, a machine with model GPUs, the shipped plugin as a process of its own, a node. Leaving it,
-normally or not, leaves nothing behind: no process and no file.
+API server, control plane, a machine with model GPUs, the shipped controller and the shipped plugin as processes of
+their own, a node. Leaving it, normally or not, leaves nothing behind: no process and no file.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -19,21 +20,29 @@ from typing import Self
 from kubernetes import client, config
 
 from fracgpu.driver.names import DRIVER_NAME
-from fracgpu.native.fake_gpu import MACHINE_ENV, FakeGpuSpec
+from fracgpu.native.fake_gpu import FakeGpuSpec
 from fracgpu.native.libraries import NativeLibraries
 from fracgpu.sim import manifests
 from fracgpu.sim.api.server import ApiServer
 from fracgpu.sim.control import ControlPlane
 from fracgpu.sim.lab.cluster import RESOURCE_API, ClusterUnderTest, CommandResult
-from fracgpu.sim.lab.credentials import PluginToken, shipped_access
+from fracgpu.sim.lab.controller_process import controller_of, leader
+from fracgpu.sim.lab.credentials import (
+    CONTROLLER_ACCOUNT,
+    SERVICE_ACCOUNT,
+    AccountToken,
+    PluginToken,
+    lab_access,
+)
+from fracgpu.sim.lab.driver_process import DriverProcess
 from fracgpu.sim.lab.errors import LabUnavailable
 from fracgpu.sim.lab.image import IMAGE, image_environment
 from fracgpu.sim.lab.kubectl_describe import describe
 from fracgpu.sim.lab.layout import Layout
 from fracgpu.sim.lab.machine import make_driver_root, make_gpus
-from fracgpu.sim.lab.node import PluginRights
+from fracgpu.sim.lab.node import Rights
 from fracgpu.sim.lab.options import LabOptions
-from fracgpu.sim.lab.plugin_process import PluginProcess
+from fracgpu.sim.lab.plugin_process import plugin_of
 from fracgpu.sim.node.api import Json, KubeApi
 from fracgpu.sim.node.container import ContainerProcess
 from fracgpu.sim.node.isolation import Isolation, probe_isolation, standalone
@@ -43,13 +52,15 @@ from fracgpu.sim.node.runtime import ContainerRuntime
 __all__ = ["RESOURCE_API", "CommandResult", "Lab"]
 
 _COMMAND_S = 30.0
-_PLUGIN_LOOK_S = 0.2
+_LOOK_S = 0.1
+# What an installation brings for the API, in the order in which it has to come.
+_INSTALLED = ("namespace.yaml", "deviceclasses.yaml", "quota-crd.yaml")
 
 
 class Lab(ClusterUnderTest):
     """A running embedded cluster; see `LabOptions` for what can be asked of it.
 
-    The plugin has the rights that deploy/ gives it, on this node; `access` tells which it used and which it lacked.
+    Plugin and controller have the rights that deploy/ gives them; `access` tells which they used and which they lacked.
     The processes of the lab end with the thread that entered it, at the latest.
 
     Raises:
@@ -64,7 +75,7 @@ class Lab(ClusterUnderTest):
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        """Start everything and wait until the plugin is registered and has published its GPUs."""
+        """Start everything; wait until the plugin has registered and published its GPUs, and the controller leads."""
         with contextlib.ExitStack() as stack:
             self._start(stack)
             self._stack = stack.pop_all()
@@ -83,28 +94,43 @@ class Lab(ClusterUnderTest):
         self.libraries = libraries
         self.gpus: tuple[FakeGpuSpec, ...] = make_gpus(options.cards, self.layout.machine)
         make_driver_root(self.layout.driver_root, libraries, gpus=len(self.gpus))
-        self.access = shipped_access()
-        server = stack.enter_context(ApiServer(access=self.access))
-        server.write_kubeconfig(self.layout.kubeconfig)
-        server.write_kubeconfig(self.layout.plugin_kubeconfig, token_file=self.layout.plugin_token)
-        self.plugin_token = PluginToken(self.access, self.layout.plugin_token, node=options.node_name)
-        self._url = server.url
-        self.api = KubeApi(server.url)
-        manifests.apply(server.url, manifests.load(manifests.shipped()))
-        stack.enter_context(ControlPlane(server.url))
-        # Entered before the plugin: the kubelet wipes slices at its start, and containers end before their driver.
-        self.plugin = PluginProcess(self._plugin_arguments(), env=self._plugin_env(), log=self.layout.plugin_log)
-        self.node = Node(self._node_options(server.url))
+        self._start_control_plane(stack)
+        # Entered before the node: the kubelet wipes slices at its start, and containers end before their driver.
+        self.controller = controller_of(self.layout, options)
+        self.plugin = plugin_of(self.layout, options)
+        self.node = Node(self._node_options())
+        if options.controller:
+            stack.enter_context(self.controller)
         if options.plugin:
             stack.enter_context(self.plugin)
         stack.enter_context(self.node)
         if options.plugin:
             self._await_plugin()
+        if options.controller:
+            self._await(self.controller, lambda: bool(leader(self.api)), "did not become the leader")
+
+    def _start_control_plane(self, stack: contextlib.ExitStack) -> None:
+        """Start the API server, with what an installation puts into it, and the stand-ins for Kubernetes' own parts."""
+        layout = self.layout
+        self.access = lab_access()
+        server = stack.enter_context(ApiServer(access=self.access))
+        server.write_kubeconfig(layout.kubeconfig)
+        server.write_kubeconfig(layout.plugin_kubeconfig, token_file=layout.plugin_token)
+        server.write_kubeconfig(layout.controller_kubeconfig, token_file=layout.controller_token)
+        self.plugin_token = PluginToken(self.access, layout.plugin_token, node=self.options.node_name)
+        self.controller_token = AccountToken(self.access, layout.controller_token, account=CONTROLLER_ACCOUNT)
+        self._url = server.url
+        self.api = KubeApi(server.url)
+        for name in _INSTALLED:
+            # Roles are not served: they are in the access control.
+            objects = [one for one in manifests.load(manifests.shipped(name)) if one["kind"] != "ClusterRole"]
+            manifests.apply(server.url, objects)
+        stack.enter_context(ControlPlane(server.url))
 
     def _choose_isolation(self) -> Isolation:
         return standalone("asked for") if self.options.fallback else probe_isolation()
 
-    def _node_options(self, url: str) -> NodeOptions:
+    def _node_options(self) -> NodeOptions:
         runtime = ContainerRuntime(
             cdi=self.options.cdi([self.layout.cdi_dir]),
             isolation=self.isolation,
@@ -115,46 +141,34 @@ class Lab(ClusterUnderTest):
         )
         return NodeOptions(
             name=self.options.node_name,
-            api_url=url,
+            api_url=self._url,
             registry_dir=self.layout.registry_dir,
             state_dir=self.layout.node_state,
             runtime=runtime,
             timings=self.options.timings,
         )
 
-    def _plugin_arguments(self) -> list[str]:
-        layout = self.layout
-        return [
-            f"--node-name={self.options.node_name}",
-            f"--kubeconfig={layout.plugin_kubeconfig}",
-            f"--allocator={self.options.allocator}",
-            f"--driver-root={layout.driver_root}",
-            f"--dev-root={layout.driver_root}",
-            f"--plugin-dir={layout.plugin_dir}",
-            f"--registry-dir={layout.registry_dir}",
-            f"--cdi-dir={layout.cdi_dir}",
-            f"--state-dir={layout.state_dir}",
-            f"--run-dir={layout.run_dir}",
-            f"--log-level={self.options.log_level}",
-        ]
-
-    def _plugin_env(self) -> dict[str, str]:
-        return {MACHINE_ENV: str(self.layout.machine)}
-
     def _await_plugin(self) -> None:
-        end = time.monotonic() + self.options.deadline_s
-        registered = False
-        while not registered and self.plugin.exit_code is None and time.monotonic() < end:
-            registered = self.node.wait_for_driver(DRIVER_NAME, _PLUGIN_LOOK_S)
-        if not registered:
-            state = "ended" if self.plugin.exit_code is not None else "runs but did not register"
-            what = f"it {state}; the end of its log:\n{self.plugin.log_tail()}"
-            raise LabUnavailable("kubelet plugin", what, remedy="correct what the log says")
+        def registered() -> bool:
+            return self.node.wait_for_driver(DRIVER_NAME, _LOOK_S)
+
+        self._await(self.plugin, registered, "did not register")
         self.wait_for(
             f"{RESOURCE_API}/resourceslices",
             lambda slices: slices if any(item["spec"]["driver"] == DRIVER_NAME for item in slices.values()) else None,
             what="ResourceSlice of the plugin",
         )
+
+    def _await(self, process: DriverProcess, holds: Callable[[], bool], otherwise: str) -> None:
+        """Wait until a process of the driver has done what is expected of it. Raises LabUnavailable with its log."""
+        end = time.monotonic() + self.options.deadline_s
+        while not holds():
+            ended = process.exit_code is not None
+            if ended or time.monotonic() > end:
+                state = "ended" if ended else f"runs but {otherwise}"
+                what = f"it {state}; the end of its log:\n{process.log_tail()}"
+                raise LabUnavailable(process.subject, what, remedy="correct what the log says")
+            time.sleep(_LOOK_S)
 
     @cached_property
     def kube(self) -> client.ApiClient:
@@ -186,14 +200,28 @@ class Lab(ClusterUnderTest):
         """Return the SHA-256 of a library of the interceptor as the plugin was installed with it."""
         return hashlib.sha256((self.libraries.directory / build / library).read_bytes()).hexdigest()
 
-    def plugin_rights(self) -> PluginRights:
+    def plugin_rights(self) -> Rights:
         """Return what the plugin was allowed and what was refused to it, as the API server remembers it."""
-        used = ", ".join(f"{one.verb} {one.resource}" for one in sorted(self.access.used))
-        return PluginRights(used, tuple(self.access.refused))
+        controller = self.controller_token.user
+        return self._rights(SERVICE_ACCOUNT, [text for text in self.access.refused if controller not in text])
+
+    def controller_rights(self) -> Rights:
+        """Return the same of the controller."""
+        controller = self.controller_token.user
+        return self._rights(CONTROLLER_ACCOUNT, [text for text in self.access.refused if controller in text])
+
+    def _rights(self, role: str, refused: Sequence[str]) -> Rights:
+        # Roles are named after the accounts that have them.
+        used = [f"{one.verb} {one.resource}" for one in sorted(self.access.used) if one.role == role]
+        return Rights(", ".join(used), tuple(refused))
 
     def plugin_log(self) -> str:
         """Return what the plugin has logged."""
         return self.layout.plugin_log.read_text(errors="replace")
+
+    def controller_log(self) -> str:
+        """Return what the controller has logged."""
+        return self.layout.controller_log.read_text(errors="replace")
 
     def apply(self, manifest: str, namespace: str = "default") -> list[Json]:
         """Apply every object of a YAML manifest; return them as the API server stored them. Raises ManifestError."""

@@ -46,6 +46,16 @@ class Layout:
         return self.base / "token"
 
     @property
+    def controller_kubeconfig(self) -> Path:
+        """Kubeconfig file of the controller: the same server with the controller's token."""
+        return self.base / "controller.kubeconfig"
+
+    @property
+    def controller_token(self) -> Path:
+        """The controller's token, as the kubelet projects one into a pod."""
+        return self.base / "controller-token"
+
+    @property
     def plugin_dir(self) -> Path:
         """The plugin's own socket directory."""
         return self.base / "plugin"
@@ -84,3 +94,8 @@ class Layout:
     def plugin_log(self) -> Path:
         """What the plugin logs."""
         return self.base / "plugin.log"
+
+    @property
+    def controller_log(self) -> Path:
+        """What the controller logs."""
+        return self.base / "controller.log"

@@ -14,8 +14,8 @@ from fracgpu.sim.node.isolation import Isolation
 
 
 @dataclass(frozen=True, slots=True)
-class PluginRights:
-    """With which rights the plugin got along so far, in words; what was refused to it, oldest first."""
+class Rights:
+    """With which rights a part of the driver got along so far, in words; what was refused to it, oldest first."""
 
     used: str
     refused: tuple[str, ...]
@@ -46,7 +46,7 @@ class NodeUnderTest(Protocol):
         ``build`` is ``container`` or ``standalone``, ``library`` a SONAME.
         """
 
-    def plugin_rights(self) -> PluginRights:
+    def plugin_rights(self) -> Rights:
         """Return what the plugin was allowed and what was refused to it."""
 
     def plugin_log(self) -> str:

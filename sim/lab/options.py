@@ -33,10 +33,11 @@ def _read_cdi_as_written(directories: Sequence[Path]) -> CdiResolver:
 class LabOptions:
     """One embedded cluster with one node.
 
-    ``cards`` are its GPUs. ``fallback`` forces containers without namespaces. ``plugin`` False leaves the driver's
-    plugin out. ``cdi`` makes the container runtime's reader of CDI files: a test that must prove that the lab can fail
-    passes one that loses something. ``deadline_s`` bounds every single wait. ``base_dir`` is where the temporary
-    directory goes (default: the first place that may hold libraries).
+    ``cards`` are its GPUs, ``allocator`` is who gives them to claims: fracgpu's controller or kube-scheduler.
+    ``fallback`` forces containers without namespaces. ``plugin`` False leaves the driver's plugin out, ``controller``
+    False its controller. ``cdi`` makes the container runtime's reader of CDI files: a test that must prove that the lab
+    can fail passes one that loses something. ``deadline_s`` bounds every single wait. ``base_dir`` is where the
+    temporary directory goes (default: the first place that may hold libraries).
     """
 
     cards: tuple[Card, ...] = (Card(),)
@@ -44,6 +45,7 @@ class LabOptions:
     allocator: Literal["controller", "scheduler"] = "controller"
     fallback: bool = False
     plugin: bool = True
+    controller: bool = True
     cdi: Callable[[Sequence[Path]], CdiResolver] = _read_cdi_as_written
     timings: Timings = field(default_factory=Timings)
     deadline_s: float = 60.0

@@ -1,73 +1,45 @@
-"""The shipped kubelet plugin as a process of its own, started as its container would start it.
-
-It is a container without namespaces: the kernel ends it with the lab, even if the lab is killed and can clean up
-nothing, and Ctrl-C in a terminal does not reach it, because the lab stops it itself, last.
-"""
+"""The shipped kubelet plugin as a process of its own."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
-from fracgpu.sim.node.container import ContainerProcess, ContainerSpec
+from fracgpu.native.fake_gpu import MACHINE_ENV
+from fracgpu.sim.lab.driver_process import DriverProcess
+from fracgpu.sim.lab.layout import Layout
+from fracgpu.sim.lab.options import LabOptions
 
-_STOP_S = 10.0
 
-
-class PluginProcess:
-    """A running ``fracgpu kubeletplugin``; a context manager. ``log`` receives its output.
-
-    It ends with the thread that entered it, at the latest.
-
-    Raises:
-        ContainerCreateError: the process cannot be started.
-
-    """
+class PluginProcess(DriverProcess):
+    """A running ``fracgpu kubeletplugin``."""
 
     def __init__(self, arguments: Sequence[str], *, env: Mapping[str, str], log: Path) -> None:
-        self._spec = ContainerSpec(
-            subject="kubelet plugin",
-            argv=(sys.executable, "-m", "fracgpu.cli.main", "kubeletplugin", *arguments),
-            env={**os.environ, **env},
-        )
-        self.log = log
-        self._process: ContainerProcess | None = None
+        super().__init__("kubelet plugin", "kubeletplugin", arguments, env=env, log=log)
 
-    def __enter__(self) -> Self:
-        """Start the process."""
-        with self.log.open("ab") as output:
-            self._process = ContainerProcess(self._spec, stdout=output, stderr=subprocess.STDOUT)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        """Stop the process: SIGTERM, then SIGKILL."""
-        if self._process is None:
-            return
-        impatience = threading.Timer(_STOP_S, self._process.kill)
-        impatience.start()
-        try:
-            self._process.terminate()
-            self._process.wait()
-        finally:
-            impatience.cancel()
-            # Interrupted while waiting: its files are removed next, so it must not write any more.
-            self._process.kill()
+def plugin_of(layout: Layout, options: LabOptions) -> PluginProcess:
+    """Return the plugin of a lab, not started yet."""
+    return PluginProcess(plugin_arguments(layout, options), env=plugin_env(layout), log=layout.plugin_log)
 
-    @property
-    def pid(self) -> int | None:
-        """Process id, None before the start."""
-        return None if self._process is None else self._process.pid
 
-    @property
-    def exit_code(self) -> int | None:
-        """Exit code, or None while it runs."""
-        return None if self._process is None else self._process.exit_code
+def plugin_arguments(layout: Layout, options: LabOptions) -> list[str]:
+    """Return the plugin's command line."""
+    return [
+        f"--node-name={options.node_name}",
+        f"--kubeconfig={layout.plugin_kubeconfig}",
+        f"--allocator={options.allocator}",
+        f"--driver-root={layout.driver_root}",
+        f"--dev-root={layout.driver_root}",
+        f"--plugin-dir={layout.plugin_dir}",
+        f"--registry-dir={layout.registry_dir}",
+        f"--cdi-dir={layout.cdi_dir}",
+        f"--state-dir={layout.state_dir}",
+        f"--run-dir={layout.run_dir}",
+        f"--log-level={options.log_level}",
+    ]
 
-    def log_tail(self, lines: int = 20) -> str:
-        """Return the last lines of the log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+def plugin_env(layout: Layout) -> dict[str, str]:
+    """Return what the plugin needs in its environment."""
+    return {MACHINE_ENV: str(layout.machine)}

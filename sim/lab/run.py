@@ -53,7 +53,7 @@ def run_exercises(
         stage = Stage.prepare(lab, node=lab)
         headline = (
             f"simulated GPU ({stage.product_name}, {stage.sizes.card_mib} MiB), embedded Kubernetes; "
-            f"containers: {lab.isolation.description}"
+            f"allocator: {e1_co_residency.ALLOCATORS[stage.allocator]}; containers: {lab.isolation.description}"
         )
         on_headline(headline)
         outcomes = tuple(run_exercise(number, stage) for number in range(1, len(EXERCISES) + 1))

@@ -37,7 +37,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    for name in ("run", "doctor", "lab", "kubeletplugin", "version"):
+    for name in ("run", "doctor", "lab", "fit", "explain", "top", "migrate", "controller", "kubeletplugin", "version"):
         assert f"\n    {name}" in text
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from fracgpu.native.fake_gpu import FakeGpuSpec
+from fracgpu.sim.lab.node import Rights
 from fracgpu.sim.node.api import Json
 from tests.cluster.build.artifacts import Artifacts
 from tests.cluster.client import ClusterClient
@@ -19,7 +20,7 @@ from tests.cluster.components.container_runtime import PAUSE_IMAGE, ContainerRun
 from tests.cluster.components.control_plane import ControlPlane, ControlPlaneOptions
 from tests.cluster.components.kubelet import kubelet
 from tests.cluster.components.process import Component
-from tests.cluster.installation import Installation
+from tests.cluster.installation import Installation, rights_in
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.machine import cgroups
 from tests.cluster.machine.gpus import gpu_specs, install_driver, make_gpus
@@ -110,6 +111,10 @@ class Cluster(ClusterClient):
         self.runtime.component.start()
         self.kubelet.start()
         self.await_node()
+
+    def controller_rights(self) -> Rights:
+        """Return what the controller complained of in its log."""
+        return rights_in(self.installation.controller_log())
 
     def pod_cgroups(self) -> set[str]:
         """Return the cgroups that the node has for pods."""

@@ -5,6 +5,9 @@ cluster. Where that comes from is in the environment, which `make e2e` sets:
 
     FRACGPU_E2E_BASE          a machine of our own: the cluster is started on it
     FRACGPU_E2E_KUBECONFIG    any cluster with the driver installed; FRACGPU_E2E_IMAGE is what its pods run
+
+Our controller allocates, as deploy/ has it. Tests with `@pytest.mark.allocator("scheduler")` come last, and before the
+first of them the installation is turned so that kube-scheduler does.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import Final
 
 import pytest
 
+from fracgpu.driver.amounts import Allocator
 from fracgpu.sim.lab.cluster import ClusterUnderTest
 from fracgpu.sim.lab.node import NodeUnderTest
 from tests.cluster.build.artifacts import Artifacts
@@ -37,10 +41,16 @@ IS_REAL: Final = bool(BASE or KUBECONFIG)
 _OF_THE_NODE: Final = {"artifacts", "real_cluster", "node"}
 _NAME_LENGTH: Final = 50
 _LEFT_OUT: Final = pytest.StashKey[int]()
+_MARKER: Final = "allocator"
+# What gives a test the cluster, by whatever way.
+_OF_THE_CLUSTER: Final = {"cluster", "any_cluster", "real_cluster"}
+_WANTED: Final = pytest.StashKey[Allocator]()
+_CLUSTER: Final = pytest.StashKey[Cluster]()
 
 
 def register(config: pytest.Config) -> None:
     """Register this plugin once, whichever conftest comes first."""
+    config.addinivalue_line("markers", f"{_MARKER}(who): who allocates the GPUs; unless said, our controller")
     if not config.pluginmanager.hasplugin(NAME):
         config.pluginmanager.register(sys.modules[NAME], NAME)
 
@@ -53,11 +63,13 @@ def artifacts() -> Artifacts:
 
 
 @pytest.fixture(scope="session")
-def real_cluster(artifacts: Artifacts) -> Iterator[Cluster]:
+def real_cluster(artifacts: Artifacts, pytestconfig: pytest.Config) -> Iterator[Cluster]:
     """The cluster of this run with the driver installed; a test that breaks something mends it."""
     with Cluster(artifacts, Layout(Path(BASE or "")), os.environ["FRACGPU_E2E_RUN"]) as running:
-        running.installation.install()
+        running.installation.install(pytestconfig.stash[_WANTED])
+        pytestconfig.stash[_CLUSTER] = running
         yield running
+        del pytestconfig.stash[_CLUSTER]
 
 
 @pytest.fixture(scope="session")
@@ -79,13 +91,36 @@ def any_node(request: pytest.FixtureRequest) -> NodeUnderTest | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, on a cluster that is not ours, what needs the node; the summary says how many those are."""
+    """Put the tests in order; leave out, on a cluster that is not ours, what needs the node.
+
+    The summary says how many those are.
+    """
+    items.sort(key=lambda item: _allocator_for(item) == "scheduler")
     if not KUBECONFIG:
         return
     out = [item for item in items if _OF_THE_NODE & set(getattr(item, "fixturenames", ()))]
     items[:] = [item for item in items if item not in out]
     config.hook.pytest_deselected(items=out)
     config.stash[_LEFT_OUT] = len(out)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """See to it that the GPUs are allocated by whom the test wants. Before any fixture: those look at it already.
+
+    No GPU is in use between two tests.
+    """
+    if not BASE or not _OF_THE_CLUSTER & set(getattr(item, "fixturenames", ())):
+        return
+    stash, wanted = item.config.stash, _allocator_for(item)
+    if _CLUSTER in stash and wanted != stash[_WANTED]:
+        stash[_CLUSTER].installation.install(wanted)
+    stash[_WANTED] = wanted
+
+
+def _allocator_for(item: pytest.Item) -> Allocator:
+    marker = item.get_closest_marker(_MARKER)
+    return "scheduler" if marker is not None and marker.args == ("scheduler",) else "controller"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

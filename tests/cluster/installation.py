@@ -1,6 +1,6 @@
 """The driver in the cluster, installed as a user installs it: the manifests of deploy/ with the name of an image.
 
-The only change to them is the one that deploy/README.md asks for.
+The only changes to them are those that deploy/README.md asks for: the image and, for the other mode, a component.
 """
 
 from __future__ import annotations
@@ -11,26 +11,33 @@ import os
 import shutil
 import signal
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import fracgpu.sim
-from fracgpu.driver.names import DRIVER_NAME
+from fracgpu.driver.amounts import Allocator
+from fracgpu.driver.names import ATTR_ALLOCATOR, DRIVER_NAME
+from fracgpu.sim.lab.node import Rights
 from fracgpu.sim.node.api import Json
 from tests.cluster.client import ClusterClient
 from tests.cluster.node_state import processes_of
 
 NAMESPACE: Final = "fracgpu-system"
 DAEMON_SET: Final = "fracgpu-kubeletplugin"
+DEPLOYMENT: Final = "fracgpu-controller"
 SERVICE_ACCOUNT: Final = "fracgpu-kubeletplugin"
 PLUGIN_IMAGE: Final = "fracgpu.test/plugin"
 IMAGE_TAG: Final = "e2e"
+SLICES: Final = "/apis/resource.k8s.io/v1/resourceslices"
 _HTTP_PORT: Final = 8080
 _METRICS_S: Final = 30.0
 _LABELS: Final = "app.kubernetes.io/name=fracgpu,app.kubernetes.io/component=kubelet-plugin"
+_CONTROLLER_LABELS: Final = "app.kubernetes.io/name=fracgpu,app.kubernetes.io/component=controller"
+# How the API server begins to say no: status 403.
+_REFUSAL: Final = "forbidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +47,33 @@ class Installation:
     client: ClusterClient
     directory: Path
 
-    def install(self) -> None:
-        """Apply everything and wait until the node's plugin serves and has published its GPUs."""
-        self._write()
+    def install(self, allocator: Allocator = "controller") -> None:
+        """Apply everything and wait until plugin and controller serve and the node's GPUs are published.
+
+        For `scheduler` with the component that turns both. An installation that is there may be turned so; no GPU may
+        be in use then.
+        """
+        self._write(allocator)
         self.client.kubectl.output("apply", "--kustomize", self.directory / "overlay")
         self.await_ready()
+        self.client.kubectl.output(*_rollout("deployment", DEPLOYMENT))
+        self.client.wait_for(
+            SLICES,
+            lambda slices: True if _owners(slices.values()) == {allocator} else None,
+            what=f"GPUs that are allocated by {allocator}",
+        )
+
+    @property
+    def allocator(self) -> Allocator:
+        """Who allocates the GPUs that are published; there are some."""
+        (found,) = _owners(self.client.slices(DRIVER_NAME))
+        return "scheduler" if found == "scheduler" else "controller"
 
     def await_ready(self) -> None:
         """Wait for the DaemonSet's rollout and the ResourceSlice of the node."""
-        self.client.kubectl.output(
-            "rollout", "status", f"daemonset/{DAEMON_SET}", "--namespace", NAMESPACE, "--timeout=90s"
-        )
+        self.client.kubectl.output(*_rollout("daemonset", DAEMON_SET))
         self.client.wait_for(
-            "/apis/resource.k8s.io/v1/resourceslices",
+            SLICES,
             lambda slices: True if any(item["spec"]["driver"] == DRIVER_NAME for item in slices.values()) else None,
             what=f"ResourceSlice of {DRIVER_NAME}",
         )
@@ -92,11 +113,12 @@ class Installation:
     @contextlib.contextmanager
     def removed(self) -> Iterator[None]:
         """Remove the plugin for a while."""
+        allocator = self.allocator
         self.remove_plugin()
         try:
             yield
         finally:
-            self.install()
+            self.install(allocator)
 
     def replace_pods(self) -> None:
         """Delete the plugin's pods and wait until new ones serve."""
@@ -119,21 +141,48 @@ class Installation:
 
     def log(self, *, since: datetime | None = None) -> str:
         """Return what the plugins have logged; `since` leaves out what is older, to the second."""
-        window = [f"--since-time={since:%Y-%m-%dT%H:%M:%SZ}"] if since else []
+        return self._log(_LABELS, [f"--since-time={since:%Y-%m-%dT%H:%M:%SZ}"] if since else [])
+
+    def controller_log(self) -> str:
+        """Return what all replicas of the controller have logged that are there."""
+        return self._log(_CONTROLLER_LABELS, [])
+
+    def _log(self, labels: str, window: Sequence[str]) -> str:
         return self.client.kubectl.run(
-            "logs", "--namespace", NAMESPACE, "--selector", _LABELS, "--tail=-1", "--prefix", *window
+            "logs", "--namespace", NAMESPACE, "--selector", labels, "--tail=-1", "--prefix", *window
         ).stdout
 
-    def _write(self) -> None:
+    def _write(self, allocator: Allocator) -> None:
         shipped, overlay = self.directory / "deploy", self.directory / "overlay"
-        for directory in (shipped, overlay):
-            directory.mkdir(parents=True, exist_ok=True)
-        for manifest in (Path(fracgpu.sim.__path__[0]).parent / "deploy").glob("*.yaml"):
-            shutil.copy2(manifest, shipped)
+        overlay.mkdir(parents=True, exist_ok=True)
+        manifests = Path(fracgpu.sim.__path__[0]).parent / "deploy"
+        shutil.copytree(manifests, shipped, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
         kustomization = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
             "resources": ["../deploy"],
+            "components": ["../deploy/scheduler-mode"] if allocator == "scheduler" else [],
             "images": [{"name": "registry.example.com/fracgpu", "newName": PLUGIN_IMAGE, "newTag": IMAGE_TAG}],
         }
         (overlay / "kustomization.yaml").write_text(json.dumps(kustomization))
+
+
+def rights_in(log: str) -> Rights:
+    """Return what a part of the driver complained of in its log: it logs every refusal of the API server."""
+    lines = log.splitlines()
+    refused = tuple(line for line in lines if _REFUSAL in line.lower())
+    return Rights(f"its {len(lines)} lines of log tell of no refusal" if lines else "", refused)
+
+
+def _rollout(kind: str, name: str) -> list[str]:
+    return ["rollout", "status", f"{kind}/{name}", "--namespace", NAMESPACE, "--timeout=90s"]
+
+
+def _owners(slices: Iterable[Json]) -> set[str]:
+    """Return who allocates the GPUs of our driver in these slices."""
+    return {
+        str(device["attributes"][ATTR_ALLOCATOR]["string"])
+        for item in slices
+        if item["spec"]["driver"] == DRIVER_NAME
+        for device in item["spec"]["devices"]
+    }

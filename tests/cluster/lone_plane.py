@@ -1,6 +1,6 @@
 """A control plane without a node: a real API server, scheduler and controllers, for what is decided there alone.
 
-It has what an installation brings, up to the DaemonSet, and starts in seconds, with whichever gates a test wants; the
+It has what an installation brings, up to the pods, and starts in seconds, with whichever gates a test wants; the
 run's own cluster is not touched. Nodes are objects without a kubelet.
 """
 
@@ -29,7 +29,7 @@ from tests.deploy.servers import Answer, Requests
 Json = dict[str, Any]
 NAMESPACE: Final = "fracgpu-system"
 ACCOUNT: Final = "fracgpu-kubeletplugin"
-# Everything of deploy/ but the DaemonSet, in the order in which one needs the other.
+# Everything of deploy/ but DaemonSet and Deployment, in the order in which one needs the other.
 SHIPPED: Final = (
     "namespace.yaml",
     "kubelet-plugin-rbac.yaml",
@@ -37,6 +37,9 @@ SHIPPED: Final = (
     "claims-policy.yaml",
     "parameters-policy.yaml",
     "deviceclasses.yaml",
+    "quota-crd.yaml",
+    "quota-policy.yaml",
+    "controller-rbac.yaml",
 )
 _DEADLINE_S: Final = 60.0
 _LOOK_S: Final = 0.1

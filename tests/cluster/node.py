@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from fracgpu.sim.lab.node import PluginRights
+from fracgpu.sim.lab.node import Rights
 from fracgpu.sim.node.isolation import Isolation
 from tests.cluster.cluster import Cluster
-from tests.cluster.installation import NAMESPACE
+from tests.cluster.installation import NAMESPACE, rights_in
 from tests.cluster.machine.layout import CDI_DIR, PLUGIN_RUN
 
 _CONTAINERS: Final = Isolation(("user", "mount", "pid", "net"), "containerd and runc")
@@ -19,8 +19,6 @@ import hashlib, sys
 from fracgpu.native.libraries import NativeLibraries
 print(hashlib.sha256((NativeLibraries.locate().directory / sys.argv[1]).read_bytes()).hexdigest())
 """
-# How the API server begins to say no: status 403.
-_REFUSAL: Final = "forbidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +42,9 @@ class ClusterNode:
         command = ["python3", "-c", _DIGEST, f"{build}/{library}"]
         return self.cluster.output_of(pod["metadata"]["name"], command, namespace=NAMESPACE).strip()
 
-    def plugin_rights(self) -> PluginRights:
+    def plugin_rights(self) -> Rights:
         """Return what the plugin complained of: it logs every refusal of the API server."""
-        lines = self.plugin_log().splitlines()
-        refused = tuple(line for line in lines if _REFUSAL in line.lower())
-        return PluginRights(f"its {len(lines)} lines of log tell of no refusal" if lines else "", refused)
+        return rights_in(self.plugin_log())
 
     def plugin_log(self) -> str:
         """Return what the plugin's pods have logged since then."""

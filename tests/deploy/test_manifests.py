@@ -15,6 +15,7 @@ from fracgpu.sim.lab.credentials import NAMESPACE, SERVICE_ACCOUNT
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 FILES = sorted(DEPLOY.glob("*.yaml"))
+NAMESPACED = ("ServiceAccount", "DaemonSet", "Deployment", "PodDisruptionBudget", "Role", "RoleBinding")
 Json = dict[str, Any]
 
 
@@ -63,7 +64,7 @@ def test_every_object_has_a_kind_a_name_and_the_namespace(path: Path) -> None:
     found = documents(path.name)
     assert found
     for obj in found:
-        if obj["kind"] in ("ServiceAccount", "DaemonSet"):
+        if obj["kind"] in NAMESPACED:
             assert obj["metadata"]["namespace"] == NAMESPACE
         if obj["kind"] == "Namespace":
             assert obj["metadata"]["name"] == NAMESPACE

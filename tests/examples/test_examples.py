@@ -21,6 +21,11 @@ TESTED = {
     "scheduler-two-pods.yaml",
     "workers/worker-a.yaml",
     "workers/worker-b.yaml",
+    # tests/cli/test_migrate.py
+    "migrate/fracgpu-inference.yaml",
+    "migrate/fracgpu-training.yaml",
+    "migrate/hami-inference.yaml",
+    "migrate/hami-training.yaml",
 }
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fracgpu.kubeletplugin.errors import OptionInvalid
+from fracgpu.driver.errors import OptionInvalid
 from fracgpu.kubeletplugin.options import PluginOptions, check_directories
 
 

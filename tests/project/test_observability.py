@@ -5,11 +5,15 @@ from pathlib import Path
 
 import yaml
 
+from fracgpu.controller.telemetry import catalogue as controller_catalogue
+from fracgpu.controller.telemetry.metrics import DECISION_OUTCOMES, OTHER, WRITE_KINDS, WRITE_OUTCOMES
+from fracgpu.controller.tell.events import OUTCOMES as EVENT_OUTCOMES
 from fracgpu.driver.log import FIELDS
 from fracgpu.driver.telemetry import BUILD_INFO
-from fracgpu.kubeletplugin.telemetry.catalogue import CATALOGUE
+from fracgpu.kubeletplugin.telemetry import catalogue as plugin_catalogue
 from fracgpu.kubeletplugin.telemetry.metrics import REMOVAL_KINDS, SLICE_OUTCOMES, STATUS_OUTCOMES
 
+CATALOGUE = plugin_catalogue.CATALOGUE + controller_catalogue.CATALOGUE
 PAGE = (Path(__file__).resolve().parents[2] / "docs/user/observability.md").read_text()
 ROW = re.compile(r"^\| `(fracgpu_\w+)` \| (\w+) \| ([^|]*?) ?\| ([^|]*?) ?\| (.+) \|$", re.MULTILINE)
 ALLOCATION_LABELS = {"namespace", "claim", "request", "device", "gpu_uuid", "allocation_id"}
@@ -37,6 +41,15 @@ def test_each_outcome_and_kind_is_documented() -> None:
     assert meanings["fracgpu_slice_writes_total"] == set(SLICE_OUTCOMES)
     assert meanings["fracgpu_status_writes_total"] == set(STATUS_OUTCOMES)
     assert meanings["fracgpu_janitor_removals_total"] == set(REMOVAL_KINDS)
+    assert meanings["fracgpu_allocator_decision_duration_seconds"] == set(DECISION_OUTCOMES)
+    assert meanings["fracgpu_allocator_writes_total"] == {*WRITE_KINDS, *WRITE_OUTCOMES}
+    assert meanings["fracgpu_allocator_events_total"] == set(EVENT_OUTCOMES)
+    assert meanings["fracgpu_allocator_refusals_total"] == {OTHER}
+
+
+def test_no_name_means_two_things() -> None:
+    names = [metric.name for metric in CATALOGUE]
+    assert len(names) == len(set(names))
 
 
 def test_alerts_are_rules_over_metrics_that_exist() -> None:

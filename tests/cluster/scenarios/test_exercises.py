@@ -1,6 +1,7 @@
 """The lab's five exercises, unchanged, on real components: who passes them in the lab has to pass them here.
 
-They build on each other, as they do in the lab, so they share a namespace and run in order.
+They build on each other, as they do in the lab, so they share a namespace and run in order: once with our controller,
+once with kube-scheduler.
 """
 
 from __future__ import annotations
@@ -21,11 +22,19 @@ from tests.cluster import fixtures
 from tests.cluster.cluster import Cluster
 from tests.cluster.node import ClusterNode
 
+BOTH = ["controller", pytest.param("scheduler", marks=pytest.mark.allocator("scheduler"))]
 
-@pytest.fixture(scope="module")
-def stage(any_cluster: ClusterUnderTest, any_node: NodeUnderTest | None) -> Iterator[Stage]:
+
+@pytest.fixture(scope="module", params=BOTH)
+def stage(
+    any_cluster: ClusterUnderTest, any_node: NodeUnderTest | None, request: pytest.FixtureRequest
+) -> Iterator[Stage]:
     with any_cluster.namespace(fixtures.namespace_name("exercises")) as name:
-        yield Stage.prepare(any_cluster, node=any_node, namespace=name)
+        prepared = Stage.prepare(any_cluster, node=any_node, namespace=name)
+        if fixtures.KUBECONFIG and prepared.allocator != request.param:
+            pytest.skip(f"in this cluster {prepared.allocator} allocates")
+        assert prepared.allocator == request.param
+        yield prepared
 
 
 @pytest.mark.parametrize("number", range(1, len(EXERCISES) + 1))
@@ -43,7 +52,7 @@ def test_what_the_plugin_is_refused_would_fail_the_fifth_exercise(cluster: Clust
         cluster.apply(stage.manifest("waiting", 1024), namespace)
         cluster.wait_for(f"/api/v1/namespaces/{namespace}/events", _refused, what="a Prepare that fails")
         evidence = Evidence()
-        e5_mechanism.check_rights(node, evidence)
+        e5_mechanism.check_rights("the plugin", node.plugin_rights(), evidence)
     assert [check.held for check in evidence.checks] == [False]
     assert "resourceclaims" in evidence.checks[0].seen
 

@@ -16,9 +16,9 @@ import pytest
 
 from fracgpu.driver.gpu import Gpu
 from fracgpu.driver.names import GpuUuid
+from fracgpu.driver.process.background import Background
 from fracgpu.driver.usage import GpuMemory, GpuProcess
 from fracgpu.kubeletplugin.api.kubernetes_cluster import KubernetesCluster
-from fracgpu.kubeletplugin.background import Background
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.kubeletplugin.prepare.checkpoint import CheckpointStore
 from fracgpu.kubeletplugin.prepare.files import Files

@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fracgpu.driver.log import LogfmtFormatter
-from fracgpu.kubeletplugin.background import Wait
+from fracgpu.driver.process.background import Wait
 from fracgpu.kubeletplugin.kubelet.services import add_services
 from fracgpu.kubeletplugin.prepare.checkpoint import CheckpointStore
 from fracgpu.kubeletplugin.prepare.files import Files

@@ -16,7 +16,7 @@ def test_discovery_lists_what_is_served(raw: Any) -> None:
     assert raw("GET", "/version").body["minor"] == "36"
     assert raw("GET", "/api").body["versions"] == ["v1"]
     groups = {item["name"] for item in raw("GET", "/apis").body["groups"]}
-    assert {"resource.k8s.io", "apps", "batch", "coordination.k8s.io"} == groups
+    assert {"resource.k8s.io", "apps", "batch", "coordination.k8s.io", "apiextensions.k8s.io"} == groups
     listed = raw("GET", "/apis/resource.k8s.io/v1").body["resources"]
     assert {"resourceclaims", "resourceclaims/status", "resourceslices", "deviceclasses"} <= {
         item["name"] for item in listed

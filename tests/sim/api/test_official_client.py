@@ -59,7 +59,7 @@ def test_typed_conflict(api: client.ApiClient) -> None:
 
 def test_lease_as_leader_election_writes_it(api: client.ApiClient) -> None:
     leases = client.CoordinationV1Api(api)
-    spec = {"holderIdentity": "a", "leaseDurationSeconds": 15, "renewTime": "2026-01-01T00:00:00.000000Z"}
+    spec = {"holderIdentity": "a", "leaseDurationSeconds": 15, "renewTime": "2026-01-01T00:00:00.250000Z"}
     lease = leases.create_namespaced_lease(NAMESPACE, {"metadata": {"name": "lock"}, "spec": spec})
     lease.spec.holder_identity = "b"
     updated = leases.replace_namespaced_lease("lock", NAMESPACE, lease)

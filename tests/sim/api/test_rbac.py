@@ -24,6 +24,31 @@ ROLE: Json = {
 ACCOUNT = {"kind": "ServiceAccount", "namespace": "ns", "name": "sa"}
 
 
+NAMESPACED: Json = {
+    "apiVersion": API,
+    "kind": "Role",
+    "metadata": {"name": "r", "namespace": "ns"},
+    "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "allowed"), [("ns", True), ("other", False), ("", False)], ids=["own", "other", "cluster"]
+)
+def test_a_role_counts_in_its_own_namespace_only(namespace: str, allowed: bool) -> None:
+    binding = {
+        "apiVersion": API,
+        "kind": "RoleBinding",
+        "metadata": {"name": "b", "namespace": "ns"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "ns", "name": "sa"}],
+    }
+    wanted = Attributes(verb="get", group="", resource="secrets", namespace=namespace, name="one")
+    # A cluster role of the same name, bound to nobody, gives nothing.
+    granted = RbacRules([ROLE, NAMESPACED, binding]).grant(service_account("ns", "sa"), wanted)
+    assert (granted is not None) is allowed
+
+
 def rules(*subjects: Json, role: str = "r") -> RbacRules:
     reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}
     binding = {"apiVersion": API, "kind": "ClusterRoleBinding", "metadata": {"name": "b"}, "roleRef": reference}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -99,6 +100,31 @@ def test_bookmark_comes_before_the_timeout_ends_the_stream(raw: Any, watch: Any)
     kind, obj = stream.next()
     assert (kind, obj["kind"], obj["metadata"]["resourceVersion"]) == ("BOOKMARK", "Node", version)
     assert stream.rest() == []
+
+
+def test_bookmarks_come_though_other_resources_change_all_the_time(
+    raw: Any, watch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client takes a connection on which nothing comes for dead."""
+    monkeypatch.setattr("fracgpu.sim.api.streaming._BOOKMARK_SECONDS", 0.3)
+    version = raw("POST", NODES, _node("n1")).body["metadata"]["resourceVersion"]
+    stream = watch(f"resourceVersion={version}&timeoutSeconds=60&allowWatchBookmarks=true")
+    heard = threading.Event()
+
+    def disturb() -> None:
+        for number in range(40):
+            if heard.is_set():
+                return
+            raw("POST", "/api/v1/namespaces", {"metadata": {"name": f"ns{number}"}})
+            time.sleep(0.1)
+
+    others = threading.Thread(target=disturb)
+    others.start()
+    kind, obj = stream.next()
+    amid = others.is_alive()
+    heard.set()
+    others.join()
+    assert (kind, obj["kind"], amid) == ("BOOKMARK", "Node", True)
 
 
 def test_too_old_version_is_answered_with_410_in_the_stream(server: ApiServer, raw: Any, watch: Any) -> None:

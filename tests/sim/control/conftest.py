@@ -1,13 +1,23 @@
-"""An emulated API with a control plane on it, nodes and GPUs made by hand, and waiting without sleeping."""
+"""An emulated API with a control plane on it, nodes and GPUs made by hand, and waiting without sleeping.
+
+The control plane is the stand-ins, which is what is tested here, and fracgpu's own controller in threads of this
+process.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fracgpu.controller.options import ControllerOptions
+from fracgpu.controller.service import ControllerService
+from fracgpu.driver.amounts import Allocator
 from fracgpu.sim import manifests
 from fracgpu.sim.api import resources as r
 from fracgpu.sim.api.rawjson import plain
@@ -24,21 +34,49 @@ READY = {"type": "Ready", "status": "True"}
 class World:
     """The cluster under test. Answers are plain trees."""
 
-    def __init__(self, server: ApiServer) -> None:
+    def __init__(self, server: ApiServer, kubeconfig: Path) -> None:
         self.server = server
+        self._kubeconfig = server.write_kubeconfig(kubeconfig)
         self.client = ApiClient(server.url)
         self.kubelet = ApiTransport(server.url)
         self._changed = threading.Event()
         server.registry.store.hub.subscribe(self._changed.set)
 
+    @contextmanager
+    def controlled(self, allocator: Allocator | None = "controller") -> Iterator[None]:
+        """Run the stand-ins, and fracgpu's controller unless `allocator` is None."""
+        with ExitStack() as running:
+            running.enter_context(ControlPlane(self.server.url))
+            if allocator is not None:
+                # Held for longer than any test: renewing it is a change, and tests wait for the end of all changes.
+                options = ControllerOptions(
+                    allocator=allocator,
+                    kubeconfig=self._kubeconfig,
+                    lease_seconds=3600,
+                    renew_seconds=3000,
+                    retry_seconds=2000,
+                )
+                failures: list[str] = []
+                controller = ControllerService(options, on_failure=lambda: failures.append("a part has ended"))
+                running.callback(controller.stop)
+                controller.start()
+                assert controller.leadership.wait(30), "the controller does not lead"
+                yield
+                assert failures == []
+            else:
+                yield
+
     def until(self, holds: Callable[[], Any]) -> Any:
-        """Return the first true value of `holds`, asked again after every change of the store."""
+        """Return the first true value of `holds`, asked again after every change of the store, for a minute at most."""
+        # A controller that leads renews its Lease: something changes always.
+        end = time.monotonic() + 60
         while True:
             self._changed.clear()
             value = holds()
             if value:
                 return value
             assert self._changed.wait(30), "nothing changes any more"
+            assert time.monotonic() < end, "it does not happen"
 
     def quiet(self) -> int:
         """Return the store's revision once nothing has changed for a while."""
@@ -77,7 +115,8 @@ class World:
         """Create a node as a kubelet would."""
         conditions = [READY | {"status": "True" if ready else "False"}]
         body = {"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}, "spec": spec}
-        return self.client.create(r.NODES, "", body | {"status": {"conditions": conditions}})
+        room = {"cpu": "4", "memory": "8Gi", "pods": "110"}
+        return self.client.create(r.NODES, "", body | {"status": {"conditions": conditions, "allocatable": room}})
 
     def set_ready(self, name: str, ready: bool) -> None:
         def change(node: Json) -> None:
@@ -114,18 +153,30 @@ class World:
         return str(self.until(lambda: (self.get(r.PODS, pod_name) or {}).get("spec", {}).get("nodeName")))
 
     def refusal(self, pod_name: str, part: str) -> str:
-        """Wait until a pod says that it cannot be scheduled, and in words that contain `part`; returns the message."""
+        """Wait until fracgpu's controller says on a pod why it has no GPU, in words that contain `part`."""
+        return self._said(lambda: self.events(pod_name, "ClaimUnschedulable"), pod_name, part)
+
+    def unscheduled(self, pod_name: str, part: str) -> str:
+        """Wait until kube-scheduler says on a pod why it has no node, in words that contain `part`."""
+
+        def conditions() -> list[Json]:
+            found = (self.get(r.PODS, pod_name) or {}).get("status", {}).get("conditions", [])
+            return [item for item in found if (item["type"], item["status"]) == ("PodScheduled", "False")]
+
+        return self._said(conditions, pod_name, part)
+
+    def _said(self, sayings: Callable[[], list[Json]], pod_name: str, part: str) -> str:
+        texts: list[str] = []
 
         def message() -> str:
-            pod = self.get(r.PODS, pod_name) or {}
-            texts = [
-                item["message"]
-                for item in pod.get("status", {}).get("conditions", [])
-                if item["type"] == "PodScheduled" and item["status"] == "False"
-            ]
+            texts[:] = [item["message"] for item in sayings()]
             return next((text for text in texts if part in text), "")
 
-        return str(self.until(message))
+        try:
+            return str(self.until(message))
+        except AssertionError as error:
+            error.add_note(f"what pod {pod_name} says: {texts}")
+            raise
 
     def claim_of(self, pod_name: str) -> Json:
         """Wait for the generated claim of a pod that has one."""
@@ -225,25 +276,24 @@ def make_claim() -> Callable[..., Json]:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., World]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., World]]:
     """Start an API server with the shipped classes and a control plane; stopped at the end."""
-    stops: list[Callable[[], None]] = []
+    with ExitStack() as running:
 
-    def build(*, consumable_capacity: bool = True, control_plane: bool = True) -> World:
-        server = ApiServer(consumable_capacity=consumable_capacity)
-        server.start()
-        stops.append(server.stop)
-        world = World(server)
-        world.apply(manifests.shipped())
-        if control_plane:
-            plane = ControlPlane(server.url)
-            plane.start()
-            stops.append(plane.stop)
-        return world
+        def build(
+            *,
+            consumable_capacity: bool = True,
+            control_plane: bool = True,
+            allocator: Allocator | None = "controller",
+        ) -> World:
+            server = running.enter_context(ApiServer(consumable_capacity=consumable_capacity))
+            world = World(server, tmp_path / "kubeconfig")
+            world.apply(manifests.shipped(), manifests.shipped("namespace.yaml"))
+            if control_plane:
+                running.enter_context(world.controlled(allocator))
+            return world
 
-    yield build
-    for stop in reversed(stops):
-        stop()
+        yield build
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fracgpu.controller.allocator.fenced_writes import TAKEN_BY_ANNOTATION
 from fracgpu.sim.api import resources as r
 from fracgpu.sim.control import ControlPlane
 
@@ -19,7 +20,8 @@ def test_generated_claim_has_the_marks_of_the_real_one(one_node: Any, make_claim
     one_node.bound("p")
     claim, pod = one_node.claim_of("p"), one_node.get(r.PODS, "p")
     assert claim["metadata"]["name"].startswith("p-g-")
-    assert claim["metadata"]["annotations"] == {"a": "b", "resource.kubernetes.io/pod-claim-name": "g"}
+    given = {key: text for key, text in claim["metadata"]["annotations"].items() if key != TAKEN_BY_ANNOTATION}
+    assert given == {"a": "b", "resource.kubernetes.io/pod-claim-name": "g"}
     assert claim["metadata"]["labels"] == {"team": "x"}
     owner = claim["metadata"]["ownerReferences"][0]
     assert (owner["kind"], owner["uid"], owner["controller"]) == ("Pod", pod["metadata"]["uid"], True)
@@ -36,7 +38,7 @@ def test_missing_template_is_said_and_works_when_it_comes(one_node: Any, make_cl
 
 def test_missing_named_claim_is_said(one_node: Any, make_pod: Any) -> None:
     one_node.apply(make_pod("p", claim="nowhere"))
-    one_node.refusal("p", 'resourceclaim "nowhere" not found')
+    one_node.unscheduled("p", 'resourceclaim "nowhere" not found')
 
 
 @pytest.mark.parametrize("end", ["Succeeded", "Failed", "deleted"])
@@ -124,7 +126,7 @@ def test_reserved_claim_of_a_lost_node_is_not_taken_from_its_user(
     assert world.bound("p1") == "n1"
     world.set_ready("n1", False)
     world.apply(make_pod("p2", claim="c"))
-    world.refusal("p2", "resourceclaim not available on the node")
+    world.unscheduled("p2", "resourceclaim not available on the node")
     assert world.get(r.RESOURCE_CLAIMS, "c")["status"]["allocation"]["devices"]["results"][0]["pool"] == "n1"
     world.set_ready("n1", True)
     assert world.bound("p2") == "n1"
@@ -148,7 +150,7 @@ def test_claim_is_not_taken_away_while_there_is_nowhere_else(
     world.client.update(r.RESOURCE_CLAIMS, claim, subresource="status")
     world.apply(make_pod("p", claim="c"))
     with ControlPlane(world.server.url):
-        world.refusal("p", "0/1 nodes are available")
+        world.unscheduled("p", "0/1 nodes are available")
         world.quiet()
         assert world.get(r.RESOURCE_CLAIMS, "c")["status"] == {"allocation": allocation}
         world.set_ready("n1", True)
@@ -162,8 +164,8 @@ def test_allocation_without_timestamp_can_never_be_reserved(one_node: Any, make_
     claim["status"] = {"allocation": {"devices": {"results": [result]}}}
     one_node.client.update(r.RESOURCE_CLAIMS, claim, subresource="status")
     one_node.apply(make_pod("p", claim="c"))
-    one_node.refusal("p", "status.allocation: Invalid value")
-    one_node.refusal("p", "field is immutable")
+    one_node.unscheduled("p", "status.allocation: Invalid value")
+    one_node.unscheduled("p", "field is immutable")
 
 
 def test_pods_without_claims_go_to_ready_nodes(world: Any, make_pod: Any) -> None:
@@ -171,7 +173,7 @@ def test_pods_without_claims_go_to_ready_nodes(world: Any, make_pod: Any) -> Non
     world.node("closed", unschedulable=True)
     world.node("tainted", taints=[{"key": "k", "value": "v", "effect": "NoSchedule"}])
     world.apply(make_pod("p0"))
-    world.refusal("p0", "0/3 nodes are available")
+    world.unscheduled("p0", "0/3 nodes are available")
     world.node("n1")
     world.node("n2")
     world.apply(make_pod("p1"))
@@ -198,5 +200,5 @@ def test_claim_of_another_driver_is_not_ours_to_explain(one_node: Any, make_clai
     body = {"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "nic"}}
     one_node.apply(body | {"spec": {"selectors": selectors}})
     one_node.apply(make_claim("c", device_class="nic"), make_pod("p", claim="c"))
-    one_node.refusal("p", "0/1 nodes are available: 1 cannot allocate all claims")
+    one_node.unscheduled("p", "0/1 nodes are available: 1 cannot allocate all claims")
     assert not one_node.events("p", "ClaimUnschedulable")

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fracgpu.controller.fit.views import GpuView
+from fracgpu.controller.objects.selectors import selector_of
 from fracgpu.driver.config import parse_config
 from fracgpu.driver.names import CLASS_FRACTION, CLASS_WHOLE, DRIVER_NAME
 from fracgpu.sim import manifests
 from fracgpu.sim.api import resources as r
-from fracgpu.sim.control.cel import FRACTION_SELECTOR, WHOLE_SELECTOR, SelectorNotSupportedError, device_matcher
 
 
 def _node(name: str, **labels: str) -> str:
     return f"apiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n  labels: {labels}\n"
 
 
-def test_shipped_classes_are_those_that_the_control_plane_understands() -> None:
-    classes = {item["metadata"]["name"]: item["spec"] for item in manifests.load(manifests.shipped())}
-    assert set(classes) == {CLASS_FRACTION, CLASS_WHOLE}
-    for name, expected in ((CLASS_FRACTION, FRACTION_SELECTOR), (CLASS_WHOLE, WHOLE_SELECTOR)):
-        expression = classes[name]["selectors"][0]["cel"]["expression"]
-        assert re.sub(r"\s+", " ", expression).strip() == expected
-        device_matcher([expression], "test")
-    opaque = classes[CLASS_WHOLE]["config"][0]["opaque"]
+@pytest.mark.parametrize(
+    ("gpu", "classes"),
+    [
+        ({"allocator": "controller", "oversubscribed": False}, {CLASS_FRACTION, CLASS_WHOLE}),
+        ({"allocator": "controller", "oversubscribed": True}, {CLASS_FRACTION}),
+        ({"allocator": "controller"}, {CLASS_FRACTION}),
+    ],
+)
+def test_shipped_classes_select_what_they_are_for(gpu: dict[str, Any], classes: set[str]) -> None:
+    view = GpuView(node="n", pool="n", device="g", physical_memory_bytes=1 << 30, memory_bytes=1 << 30, attributes=gpu)
+    shipped = {item["metadata"]["name"]: item["spec"] for item in manifests.load(manifests.shipped())}
+    assert set(shipped) == {CLASS_FRACTION, CLASS_WHOLE}
+    selecting = {
+        name
+        for name, spec in shipped.items()
+        if selector_of([item["cel"]["expression"] for item in spec["selectors"]], name).matches(view)
+    }
+    assert selecting == classes
+
+
+def test_class_of_whole_gpus_says_so() -> None:
+    shipped = {item["metadata"]["name"]: item["spec"] for item in manifests.load(manifests.shipped())}
+    opaque = shipped[CLASS_WHOLE]["config"][0]["opaque"]
     assert opaque["driver"] == DRIVER_NAME
     assert parse_config(opaque["parameters"], source="FromClass").memory == "Whole"
-
-
-def test_selector_beyond_the_known_part_of_cel_is_not_understood() -> None:
-    with pytest.raises(SelectorNotSupportedError, match=r"'1\.36'\)"):
-        device_matcher([FRACTION_SELECTOR.replace("'scheduler'", "semver('1.36')")], "class x")
 
 
 def test_apply_creates_then_replaces(start: Any, tmp_path: Path) -> None:

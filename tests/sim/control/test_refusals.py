@@ -14,18 +14,22 @@ from fracgpu.sim.api import resources as r
     [
         (
             {"device_class": "nowhere"},
-            "ClassNotFound: claim default/c request gpu: device class nowhere does not exist",
+            "ClassNotFound (claim default/c request gpu: device class nowhere does not exist",
         ),
         ({"memory": "1Gi", "config": {"memory": "2Gi"}}, "AmountsDisagree"),
-        ({"config": {"strict": True}}, "ConfigInvalid: FractionConfig field strict"),
-        ({"config": {"memmory": "2Gi"}}, "ConfigInvalid: FractionConfig field memmory"),
-        ({"allocationMode": "All"}, "ConfigInvalid: claim default/c request gpu: allocationMode All"),
+        ({"config": {"strict": True}}, "ConfigInvalid (claim default/c request gpu: FractionConfig field strict"),
+        ({"config": {"memmory": "2Gi"}}, "ConfigInvalid (claim default/c request gpu: FractionConfig field memmory"),
+        ({"count": 33}, "ConfigInvalid (claim default/c request gpu: count 33 is not possible; ask for 1 to 32 GPUs"),
+        (
+            {"selectors": [{"cel": {"expression": "device.driver =="}}]},
+            "SelectorNotSupported (claim default/c request gpu: CEL expression 'device.driver =='",
+        ),
         (
             {"selectors": [{"cel": {"expression": "device.attributes['x'].y == 1"}}]},
-            "SelectorNotSupported: claim default/c request gpu: CEL expression \"device.attributes['x'].y == 1\"",
+            "SelectorFailed (2/2 GPUs: CEL expression \"device.attributes['x'].y == 1\" cannot be evaluated",
         ),
     ],
-    ids=["class", "amounts", "class only", "unknown field", "all", "selector"],
+    ids=["class", "amounts", "class only", "unknown field", "count", "selector", "selector of a GPU"],
 )
 def test_what_cannot_be_tried_is_refused_by_name(
     one_node: Any, make_claim: Any, make_pod: Any, claim: dict[str, Any], text: str
@@ -41,7 +45,7 @@ def test_gpus_of_the_scheduler_and_broken_ones_are_left_alone(
     taint = [{"key": "gpu.fracgpu.dev/unhealthy", "effect": "NoSchedule"}]
     world.slice(world.node("n1"), make_gpu("gpu-a", allocator="scheduler"), make_gpu("gpu-b", taints=taint))
     world.apply(make_claim("c", "1Gi"), make_pod("p", claim="c"))
-    world.refusal("p", "CardNotHealth (1/1 GPUs: tainted)")
+    world.refusal("p", "CardNotHealth (1/1 GPUs: untolerated taint gpu.fracgpu.dev/unhealthy:NoSchedule)")
 
 
 def test_allocation_without_amounts_counts_as_the_whole_gpu(one_node: Any, make_claim: Any, make_pod: Any) -> None:
@@ -52,4 +56,4 @@ def test_allocation_without_amounts_counts_as_the_whole_gpu(one_node: Any, make_
     claim["status"] = {"allocation": {"allocationTimestamp": "2026-01-01T00:00:00Z", "devices": {"results": results}}}
     one_node.client.update(r.RESOURCE_CLAIMS, claim, subresource="status")
     one_node.apply(make_claim("c", "1Gi"), make_pod("p", claim="c"))
-    one_node.refusal("p", "max free 0Mi")
+    one_node.refusal("p", "ExclusiveDeviceAllocateConflict (2/2 GPUs: held whole by another allocation)")

@@ -50,11 +50,11 @@ def test_restarted_plane_takes_over_where_the_old_one_was(
     world = start(control_plane=False)
     world.slice(world.node("n1"), make_gpu("gpu-a"))
     world.apply(make_claim("t", "25Gi", template=True))
-    with ControlPlane(world.server.url):
+    with world.controlled():
         world.apply(make_pod("p1", template="t"))
         world.bound("p1")
     world.apply(make_pod("p2", template="t"))
-    with ControlPlane(world.server.url):
+    with world.controlled():
         world.refusal("p2", "max free 15360Mi")
         assert len(world.all(r.RESOURCE_CLAIMS)) == 2
         world.kill("p1")
@@ -81,7 +81,7 @@ def test_work_that_was_cut_off_is_finished(
             pod = world.get(r.PODS, "p")
             claim["status"]["reservedFor"] = [{"resource": "pods", "name": "p", "uid": pod["metadata"]["uid"]}]
         world.client.update(r.RESOURCE_CLAIMS, claim, subresource="status")
-    with ControlPlane(world.server.url):
+    with world.controlled():
         assert world.bound("p") == "n1"
     assert len(world.get(r.RESOURCE_CLAIMS, "c")["status"]["reservedFor"]) == 1
 

@@ -1,10 +1,11 @@
-"""The plugin in the lab has the rights of an installation, and the lab notices when they do not suffice."""
+"""The parts of the driver have the rights of an installation in the lab, which notices when they do not suffice."""
 
 from __future__ import annotations
 
 import http.client
 import stat
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,6 +16,7 @@ from fracgpu.kubeletplugin.api.kubernetes_cluster import KubernetesCluster
 from fracgpu.native.libraries import NativeLibraries
 from fracgpu.sim import manifests
 from fracgpu.sim.api.access import Access
+from fracgpu.sim.api.objects import name_of
 from fracgpu.sim.api.server import ApiServer
 from fracgpu.sim.lab import e5_mechanism
 from fracgpu.sim.lab.credentials import PluginToken, shipped_access
@@ -23,6 +25,19 @@ from fracgpu.sim.lab.evidence import Evidence
 from fracgpu.sim.lab.lab import Lab
 from fracgpu.sim.lab.options import LabOptions
 from fracgpu.sim.lab.stage import Stage
+
+
+class Role(NamedTuple):
+    """Where the rights of a part of the driver are."""
+
+    file: str
+    role: str
+
+
+ROLES = {
+    "plugin": Role("kubelet-plugin-rbac.yaml", "fracgpu-kubeletplugin"),
+    "controller": Role("controller-rbac.yaml", "fracgpu-controller"),
+}
 
 
 def status_of(server: ApiServer, token: str, path: str = "/apis/resource.k8s.io/v1/resourceslices") -> int:
@@ -86,6 +101,51 @@ def test_the_plugin_uses_its_token_and_lacks_nothing(native_build: NativeLibrari
         assert "forbidden" not in lab.layout.plugin_log.read_text().lower()
 
 
+def test_the_controller_uses_its_token_and_lacks_nothing(native_build: NativeLibraries) -> None:
+    with Lab() as lab:
+        stage = Stage.prepare(lab)
+        lab.apply(stage.manifest("one", 1024))
+        lab.wait_pod("one")
+        rights = lab.controller_rights()
+        assert {"update leases", "update resourceclaims/status", "update resourceclaims/binding"} <= set(
+            rights.used.split(", ")
+        )
+        assert rights.refused == ()
+        assert "associated-node:patch resourceclaims/driver" in lab.plugin_rights().used.split(", ")
+        assert "forbidden" not in lab.controller_log().lower()
+
+
+def test_without_a_right_of_the_controller_the_lab_does_not_start(
+    native_build: NativeLibraries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = without("nodes", "list", who="controller")
+    monkeypatch.setattr("fracgpu.sim.lab.lab.lab_access", lambda: access)
+    with (
+        pytest.raises(
+            LabUnavailable, match=r"(?s)fracgpu-controller: it runs but did not become the leader.*forbidden"
+        ),
+        Lab(LabOptions(deadline_s=6.0)),
+    ):
+        pass
+
+
+def test_a_right_of_the_controller_that_is_missing_later_fails_the_exercise(
+    native_build: NativeLibraries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = without("resourceclaims/binding", "update", who="controller")
+    monkeypatch.setattr("fracgpu.sim.lab.lab.lab_access", lambda: access)
+    with Lab(LabOptions(deadline_s=5.0)) as lab:
+        stage = Stage.prepare(lab)
+        lab.apply(stage.manifest("one", 1024))
+        with pytest.raises(LabTimeout, match="cannot allocate all claims"):
+            lab.wait_pod("one")
+        evidence = Evidence()
+        e5_mechanism.check_rights("the controller", lab.controller_rights(), evidence)
+    (check,) = evidence.checks
+    assert not check.held
+    assert 'cannot update resource "resourceclaims/binding"' in check.seen
+
+
 @pytest.mark.parametrize(
     ("resource", "verb"), [("nodes", "get"), ("resourceslices", "create"), ("resourceslices", "list")]
 )
@@ -93,7 +153,7 @@ def test_without_a_right_to_publish_the_lab_does_not_start(
     native_build: NativeLibraries, monkeypatch: pytest.MonkeyPatch, resource: str, verb: str
 ) -> None:
     access = without(resource, verb)
-    monkeypatch.setattr("fracgpu.sim.lab.lab.shipped_access", lambda: access)
+    monkeypatch.setattr("fracgpu.sim.lab.lab.lab_access", lambda: access)
     with pytest.raises((LabTimeout, LabUnavailable)), Lab(LabOptions(deadline_s=6.0)):
         pass
     assert any(f'cannot {verb} resource "{resource}"' in text for text in access.refused)
@@ -103,23 +163,23 @@ def test_a_right_that_is_missing_later_fails_the_exercise(
     native_build: NativeLibraries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     access = without("resourceclaims", "get")
-    monkeypatch.setattr("fracgpu.sim.lab.lab.shipped_access", lambda: access)
+    monkeypatch.setattr("fracgpu.sim.lab.lab.lab_access", lambda: access)
     with Lab(LabOptions(deadline_s=5.0)) as lab:
         stage = Stage.prepare(lab)
         lab.apply(stage.manifest("one", 1024))
         with pytest.raises(LabTimeout, match="FailedPrepareDynamicResources"):
             lab.wait_pod("one")
         evidence = Evidence()
-        e5_mechanism.check_rights(lab, evidence)
+        e5_mechanism.check_rights("the plugin", lab.plugin_rights(), evidence)
     (check,) = evidence.checks
     assert not check.held
     assert 'cannot get resource "resourceclaims"' in check.seen
 
 
-def without(resource: str, verb: str) -> Access:
-    """Return the shipped access control with one verb less."""
-    objects = [dict(obj) for obj in manifests.load(manifests.shipped("kubelet-plugin-rbac.yaml"))]
-    (role,) = [obj for obj in objects if obj["kind"] == "ClusterRole"]
+def without(resource: str, verb: str, *, who: str = "plugin") -> Access:
+    """Return the shipped roles with one verb less in that of `who`."""
+    objects = [dict(obj) for one in ROLES.values() for obj in manifests.load(manifests.shipped(one.file))]
+    (role,) = [obj for obj in objects if obj["kind"] == "ClusterRole" and name_of(obj) == ROLES[who].role]
     (rule,) = [rule for rule in role["rules"] if rule["resources"] == [resource]]
     rule["verbs"].remove(verb)
     return Access(objects)

@@ -21,7 +21,7 @@ from fracgpu.native.fake_gpu import set_lost
 from fracgpu.native.libraries import DIRECTORY_ENV, NativeLibraries, library_digest
 from fracgpu.sim.lab.lab import RESOURCE_API, Lab
 from fracgpu.sim.lab.options import LabOptions
-from fracgpu.sim.lab.plugin_process import PluginProcess
+from fracgpu.sim.lab.plugin_process import PluginProcess, plugin_arguments, plugin_env
 from fracgpu.sim.lab.stage import Stage
 from fracgpu.sim.node.api import Json
 from fracgpu.sim.node.node import Node
@@ -76,9 +76,9 @@ def wait_until(holds: Callable[[], Any], what: str) -> None:
 
 
 def make_plugin(lab: Lab, uid: str, libraries: Path | None = None) -> PluginProcess:
-    env = lab._plugin_env() | ({} if libraries is None else {DIRECTORY_ENV: str(libraries)})
+    env = plugin_env(lab.layout) | ({} if libraries is None else {DIRECTORY_ENV: str(libraries)})
     log = lab.layout.base / f"plugin-{uid}.log"
-    return PluginProcess([*lab._plugin_arguments(), f"--pod-uid={uid}"], env=env, log=log)
+    return PluginProcess([*plugin_arguments(lab.layout, lab.options), f"--pod-uid={uid}"], env=env, log=log)
 
 
 def socket_names(lab: Lab) -> set[str]:

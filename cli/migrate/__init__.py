@@ -1,0 +1,1 @@
+"""``fracgpu migrate``: manifests for device plugins in, manifests with ResourceClaims out."""

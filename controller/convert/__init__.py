@@ -1,0 +1,1 @@
+"""From the words of device plugins to claims: pure, objects in, edits out."""

@@ -1,0 +1,1 @@
+"""News of the cluster: one informer per resource."""
