@@ -137,9 +137,9 @@ class Trial:
     def _concerns(self, workload: Workload) -> bool:
         if workload.asks_a_device_plugin:
             self.hints.append(
-                f"{workload.title} asks a device plugin for GPUs; translate it with fracgpu migrate first"
+                f"{workload.title} asks a device plugin for GPUs, not a claim; translate it with fracgpu migrate first"
             )
-        if not workload.names_claims:
+        elif not workload.names_claims:
             self.hints.append(f"{workload.title} has no claims: it is not looked at")
         return workload.names_claims
 
@@ -249,11 +249,15 @@ def _lines(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _summary(outcome: Outcome) -> str:
-    if outcome.more is None:
-        more = "others can share the same claims"
+    if outcome.fitting < len(outcome.tried):
+        more = ""
+    elif outcome.more is None:
+        more = ", others can share the same claims"
+    elif not outcome.more:
+        more = ", and no more would"
     else:
-        more = f"and {'at least ' * (outcome.more >= MOST_PODS)}{outcome.more} more would"
-    return f"{outcome.workload.title}: {outcome.fitting} of {len(outcome.tried)} fit, {more}"
+        more = f", and {'at least ' * (outcome.more >= MOST_PODS)}{outcome.more} more would"
+    return f"{outcome.workload.title}: {outcome.fitting} of {len(outcome.tried)} fit{more}"
 
 
 def _rows(tried: Sequence[Tried]) -> list[str]:
@@ -264,7 +268,7 @@ def _rows(tried: Sequence[Tried]) -> list[str]:
         if one.why is not None:
             whys.setdefault(one.why.message, []).append(one.pod)
         elif not one.devices:
-            rows.append((one.pod, one.node, NOTHING, "of a claim that is there", NOTHING))
+            rows.append((one.pod, one.node, NOTHING, "allocated already", NOTHING))
         for device, free in one.devices:
             rows.append((one.pod, one.node, device.device, _share(device), describe_free(free)))
     shown = rows[:_MOST_ROWS]

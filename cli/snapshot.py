@@ -6,6 +6,7 @@ What decides here is what decides in the controller: its world, fed from lists i
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +97,10 @@ def _read(kubeconfig: Path | None, resources: Sequence[str]) -> dict[str, Sequen
     try:
         transport = KubernetesTransport(kubeconfig, user_agent="fracgpu")
     except ClusterError as error:
-        raise ClusterUnread(error.subject, error.what, remedy=error.remedy) from error
+        # Several files may be named, as for kubectl; what is wrong with those the client says.
+        absent = kubeconfig is not None and os.pathsep not in str(kubeconfig) and not kubeconfig.exists()
+        what = "is not there" if absent else error.what
+        raise ClusterUnread(error.subject, what, remedy=error.remedy) from error
     try:
         return {resource: _list(transport, resource) for resource in resources}
     finally:

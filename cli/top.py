@@ -179,7 +179,8 @@ def _nodes(gpus: Sequence[Gpu], world: World) -> tuple[list[str], list[Mapping[s
     for node in dict.fromkeys(gpu.view.node for gpu in gpus):
         own = [gpu for gpu in gpus if gpu.view.node == node]
         memory, free = sum(gpu.view.memory_bytes for gpu in own), sum(gpu.free.memory_bytes for gpu in own)
-        largest = max(gpu.free.memory_bytes for gpu in own)
+        # What is free on a GPU that claims are kept off helps nobody.
+        largest = max((gpu.free.memory_bytes for gpu in own if not blocking_taints(gpu.view)), default=0)
         cores, slots = sum(gpu.view.cores for gpu in own), sum(gpu.view.slots for gpu in own)
         free_cores, free_slots = sum(gpu.free.cores for gpu in own), sum(gpu.free.slots for gpu in own)
         facts = world.nodes.facts(node)

@@ -22,6 +22,8 @@ _MERGE: Final = "tag:yaml.org,2002:merge"
 _TIMESTAMP: Final = "tag:yaml.org,2002:timestamp"
 _ENDLESS: Final = 1 << 30
 _MOST_LEVELS: Final = 100
+_TEMPLATE: Final = "{{"
+_RENDER_FIRST: Final = "it looks like a template: give what comes out of it, as `helm template` prints it"
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -141,7 +143,8 @@ def _unreadable(document: Document, error: Exception) -> ManifestUnreadable:
     mark = getattr(error, "problem_mark", None)
     line = document.line + (mark.line if mark is not None else 0)
     what = f"is not YAML that Kubernetes takes: {getattr(error, 'problem', None) or error}"
-    return ManifestUnreadable(f"{document.source}:{line}", what, remedy="correct the syntax")
+    remedy = _RENDER_FIRST if _TEMPLATE in document.text else "correct the syntax"
+    return ManifestUnreadable(f"{document.source}:{line}", what, remedy=remedy)
 
 
 class _Flattening:

@@ -32,7 +32,7 @@ from typing import Final
 
 from fracgpu.controller.objects.facts import annotations_of, has_finalizer, is_deleting, texts
 from fracgpu.controller.ports import ControllerApi, Executor, Json
-from fracgpu.driver.kube.errors import ClusterError, Unavailable
+from fracgpu.driver.kube.errors import ClusterError, Conflict, Unavailable
 from fracgpu.driver.names import FINALIZER
 
 _LOG: Final = logging.getLogger(__name__)
@@ -119,8 +119,9 @@ class FencedWriter:
             try:
                 one.claim = self.api.replace_claim_status(changed)
                 one.outcome = Outcome.WRITTEN
-            except Unavailable as error:
-                # It may be done, or may still be done when we look away.
+            except (Unavailable, Conflict) as error:
+                # It may be done, or may still be done when we look away. A conflict, too, may be with ourselves: there
+                # are proxies that send a write twice, and answer what became of the second.
                 one.outcome, one.error = Outcome.IN_DOUBT, error
             except ClusterError as error:
                 one.error = error

@@ -37,7 +37,8 @@ class Reports:
         self._owners: set[SecondOwner] = set()
         self._problems: set[str] = set()
         if by_scheduler:
-            world.on_claim(AskedCharges(world.quotas, largest_memory=world.largest_memory_bytes))
+            asked = AskedCharges(world.quotas, largest_memory=world.largest_memory_bytes, is_ours=world.is_our_class)
+            world.on_claim(asked)
 
     def step(self) -> None:
         """Write and tell what is due."""

@@ -32,6 +32,7 @@ from fracgpu.controller.objects.facts import (
 from fracgpu.controller.objects.holdings import node_of
 from fracgpu.controller.objects.inventory import read_inventory
 from fracgpu.controller.ports import Change, Json
+from fracgpu.controller.quota.asked import is_class_of_ours
 from fracgpu.controller.quota.book import QuotaBook
 from fracgpu.driver.names import DRIVER_NAME
 
@@ -96,6 +97,11 @@ class World:
     def slices(self) -> Iterable[Json]:
         """Return all ResourceSlices, whosever they are."""
         return self._slices.values()
+
+    def is_our_class(self, name: str) -> bool:
+        """Tell whether a DeviceClass selects our GPUs; one that is not known goes by its name."""
+        found = self.find_class(name)
+        return is_class_of_ours(name) if found is None else is_our_class(found)
 
     def largest_memory_bytes(self) -> int:
         """Return how much physical memory the largest GPU has, 0 when there is none."""

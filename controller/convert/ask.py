@@ -127,7 +127,8 @@ class _Reader:
         try:
             number = quantity_int(value, unit="units")
         except QuantityInvalid as error:
-            self._findings.refuse(f"{name} {value!r:.80} {error.what}; write a whole number")
+            what = "is not whole" if isinstance(value, float) else error.what
+            self._findings.refuse(f"{name} {value!r:.80} {what}; write a whole number")
             return None
         if most is not None and number > most:
             self._findings.refuse(f"{name} {value} is more than {most}; {self._remedy(name)}")

@@ -153,7 +153,8 @@ class _PodTranslation:
                 requests[same] = ask
                 if container.passing:
                     self._findings.about(f"container {container.name}").note(
-                        "its GPU is held as long as the pod lives; ask in it for what a later container asks for"
+                        "no later container asks for the same, so its GPU is held as long as the pod lives; "
+                        "give it the amounts of one that does the work"
                     )
             users.append((container, same))
         if len(requests) == 1:

@@ -32,7 +32,7 @@ OUTCOMES: Final = ("written", "gone", "refused", "unavailable", "dropped")
 _SAME_AGAIN_SECONDS: Final = 300.0
 _CHANGED_AGAIN_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 5.0
-_MOST_WAITING: Final = 4096
+_MOST_WAITING: Final = 16384
 _MOST_REMEMBERED: Final = 16384
 _IDLE_SECONDS: Final = 1.0
 # Between two looks at whether the process stops.

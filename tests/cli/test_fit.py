@@ -55,7 +55,7 @@ def test_pods_are_placed_one_after_the_other(cluster: Cluster, capsys: Capture) 
     status, lines, said = cluster.run(capsys, "fit", manifest)
     assert (status, said) == (1, [])
     assert lines == [
-        "Deployment default/web: 4 of 5 fit, and 0 more would",
+        "Deployment default/web: 4 of 5 fit",
         "  POD    NODE  GPU    SHARE             REMAINS ON THE GPU",
         "  web-1  n1    gpu-a  8000Mi, 20 cores  24960Mi, 55 cores, 8 slots",
         "  web-2  n1    gpu-a  8000Mi, 20 cores  16960Mi, 35 cores, 7 slots",
@@ -77,7 +77,7 @@ def test_how_many_more_would_fit_is_counted_when_all_are_placed(cluster: Cluster
         "Deployment default/b: 1 of 1 fit, and 2 more would",
     ]
     status, lines, _ = cluster.run(capsys, "fit", manifest, "--replicas", "2")
-    assert (status, lines[0]) == (0, "Deployment default/web: 2 of 2 fit, and 0 more would")
+    assert (status, lines[0]) == (0, "Deployment default/web: 2 of 2 fit, and no more would")
 
 
 @pytest.mark.parametrize("capacity", [True, False], ids=["gate on", "gate off"])
@@ -104,7 +104,7 @@ def test_templates_and_claims_of_the_cluster_are_found(cluster: Cluster, capsys:
         "Pod default/b: 1 of 1 fit, others can share the same claims",
         "  b    n1    gpu-a  2000Mi, 0 cores  29960Mi, 75 cores, 7 slots",
         "Pod default/c: 1 of 1 fit, others can share the same claims",
-        "  c    n1    -    of a claim that is there  -",
+        "  c    n1    -    allocated already  -",
     ]
 
 
@@ -176,8 +176,8 @@ def test_what_is_not_looked_at_is_said(cluster: Cluster, capsys: Capture) -> Non
     assert status == 0
     assert lines[0].startswith("Pod default/c")
     assert said == [
-        "fracgpu fit: Pod default/old asks a device plugin for GPUs; translate it with fracgpu migrate first",
-        "fracgpu fit: Pod default/old has no claims: it is not looked at",
+        "fracgpu fit: Pod default/old asks a device plugin for GPUs, not a claim; translate it with fracgpu migrate "
+        "first",
         "fracgpu fit: Pod default/none has no claims: it is not looked at",
     ]
 
@@ -219,7 +219,7 @@ def test_many_pods_take_little_time(tmp_path: Path, capsys: Capture) -> None:
         status, lines, _ = cluster.run(
             capsys, "fit", text(template("t", memory="300Mi"), deployment("web", "t", 10000))
         )
-        assert (status, lines[0]) == (1, "Deployment default/web: 3 of 10000 fit, and 0 more would")
+        assert (status, lines[0]) == (1, "Deployment default/web: 3 of 10000 fit")
         assert lines[-1].startswith(
             "  web-4 and 9996 more: CardInsufficientMemory (1/1 GPUs: need 300Mi, max free 100Mi)"
         )

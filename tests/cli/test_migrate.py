@@ -217,6 +217,11 @@ def test_what_can_not_be_translated_stays_is_said_and_gives_status_1(run: Run) -
     [
         ("a: [1\n", "in-0.yaml:2: is not YAML that Kubernetes takes: did not find expected ',' or ']'"),
         (
+            "metadata:\n  name: {{ .Release.Name }}\n",
+            "in-0.yaml:2: is not YAML that Kubernetes takes: found unhashable key; it looks like a template: give what "
+            "comes out of it, as `helm template` prints it; nothing was written",
+        ),
+        (
             f"{POD}---\n\na: b: c\n",
             "in-0.yaml:14: is not YAML that Kubernetes takes: mapping values are not allowed in",
         ),

@@ -74,7 +74,7 @@ def test_nodes(busy: Cluster, capsys: Capture) -> None:
     _, lines, _ = busy.run(capsys, "top", "nodes")
     assert lines == [
         "NODE  GPUS   MEMORY  ALLOCATED     FREE  LARGEST   CORES  SHARERS  READY",
-        "n1       2  98280Mi    16192Mi  82088Mi  49140Mi  25/200     2/20  yes",
+        "n1       2  98280Mi    16192Mi  82088Mi  32948Mi  25/200     2/20  yes",
         "n2       1  23034Mi        0Mi  23034Mi  23034Mi   0/100     0/10  yes",
         "",
         WARNING,
@@ -90,7 +90,7 @@ def test_json_has_the_same_numbers(busy: Cluster, capsys: Capture) -> None:
     assert [one["node"] for one in found["secondOwners"]] == ["n2"]
     shares = [share for one in busy.json(capsys, "top", "claims")["claims"] for share in one["shares"]]
     assert [share["memoryBytes"] for share in shares] == [8000 * MIB, 8192 * MIB]
-    assert busy.json(capsys, "top", "nodes")["nodes"][0]["largestFreeBytes"] == 49140 * MIB
+    assert busy.json(capsys, "top", "nodes")["nodes"][0]["largestFreeBytes"] == (49140 - 8000 - 8192) * MIB
 
 
 def test_gpus_of_both_allocators_are_shown(cluster: Cluster, capsys: Capture) -> None:
@@ -125,6 +125,7 @@ def test_no_answer_is_one_line_and_status_3(tmp_path: Path, capsys: Capture) -> 
         assert len(captured.err.splitlines()) == 1
         assert captured.err.startswith("fracgpu top: ")
         assert "--kubeconfig" in captured.err
+    assert captured.err.startswith(f"fracgpu top: kubeconfig {tmp_path / 'none'}: is not there; ")
 
 
 def test_the_kubeconfig_is_found_as_kubectl_finds_it(

@@ -25,11 +25,13 @@ from typing import Final
 import pytest
 
 from fracgpu.driver.amounts import Allocator
+from fracgpu.driver.names import DRIVER_NAME
 from fracgpu.sim.lab.cluster import ClusterUnderTest
 from fracgpu.sim.lab.node import NodeUnderTest
 from tests.cluster.build.artifacts import Artifacts
 from tests.cluster.cluster import Cluster
 from tests.cluster.foreign import foreign_cluster
+from tests.cluster.installation import owners
 from tests.cluster.machine.layout import Layout
 from tests.cluster.node import ClusterNode
 
@@ -41,6 +43,7 @@ IS_REAL: Final = bool(BASE or KUBECONFIG)
 _OF_THE_NODE: Final = {"artifacts", "real_cluster", "node"}
 _NAME_LENGTH: Final = 50
 _LEFT_OUT: Final = pytest.StashKey[int]()
+_OF_OTHER_ALLOCATOR: Final = pytest.StashKey[tuple[int, str]]()
 _MARKER: Final = "allocator"
 # What gives a test the cluster, by whatever way.
 _OF_THE_CLUSTER: Final = {"cluster", "any_cluster", "real_cluster"}
@@ -99,9 +102,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not KUBECONFIG:
         return
     out = [item for item in items if _OF_THE_NODE & set(getattr(item, "fixturenames", ()))]
-    items[:] = [item for item in items if item not in out]
-    config.hook.pytest_deselected(items=out)
+    allocator = _foreign_allocator()
+    other = [item for item in items if item not in out and _wants_other_than(allocator, item)]
+    items[:] = [item for item in items if item not in out and item not in other]
+    config.hook.pytest_deselected(items=out + other)
     config.stash[_LEFT_OUT] = len(out)
+    config.stash[_OF_OTHER_ALLOCATOR] = (len(other), allocator)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -118,6 +124,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     stash[_WANTED] = wanted
 
 
+def _foreign_allocator() -> str:
+    with tempfile.TemporaryDirectory() as cache, foreign_cluster(Path(KUBECONFIG or ""), Path(cache)) as client:
+        return next(iter(owners(client.slices(DRIVER_NAME))))
+
+
+def _wants_other_than(allocator: str, item: pytest.Item) -> bool:
+    marker = item.get_closest_marker(_MARKER)
+    return marker is not None and marker.args != (allocator,)
+
+
 def _allocator_for(item: pytest.Item) -> Allocator:
     marker = item.get_closest_marker(_MARKER)
     return "scheduler" if marker is not None and marker.args == ("scheduler",) else "controller"
@@ -131,6 +147,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(
             f"e2e: {who} the node itself, which {KUBECONFIG} does not give; `make e2e` starts a cluster that does"
         )
+        count, allocator = config.stash.get(_OF_OTHER_ALLOCATOR, (0, "nobody"))
+        who = "1 test is" if count == 1 else f"{count} tests are"
+        terminalreporter.write_line(f"e2e: {who} not about this cluster, whose GPUs are allocated by {allocator}")
 
 
 def namespace_name(test: str) -> str:

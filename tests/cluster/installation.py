@@ -59,14 +59,14 @@ class Installation:
         self.client.kubectl.output(*_rollout("deployment", DEPLOYMENT))
         self.client.wait_for(
             SLICES,
-            lambda slices: True if _owners(slices.values()) == {allocator} else None,
+            lambda slices: True if owners(slices.values()) == {allocator} else None,
             what=f"GPUs that are allocated by {allocator}",
         )
 
     @property
     def allocator(self) -> Allocator:
         """Who allocates the GPUs that are published; there are some."""
-        (found,) = _owners(self.client.slices(DRIVER_NAME))
+        (found,) = owners(self.client.slices(DRIVER_NAME))
         return "scheduler" if found == "scheduler" else "controller"
 
     def await_ready(self) -> None:
@@ -107,7 +107,9 @@ class Installation:
         """Delete the DaemonSet, everything else stays; wait until its pods are gone."""
         self.client.kubectl.output("delete", "daemonset", DAEMON_SET, "--namespace", NAMESPACE, "--wait=true")
         self.client.wait_for(
-            f"/api/v1/namespaces/{NAMESPACE}/pods", lambda pods: None if pods else True, what="end of the plugin's pods"
+            f"/api/v1/namespaces/{NAMESPACE}/pods",
+            lambda pods: None if any(name.startswith(DAEMON_SET) for name in pods) else True,
+            what="end of the plugin's pods",
         )
 
     @contextlib.contextmanager
@@ -178,7 +180,7 @@ def _rollout(kind: str, name: str) -> list[str]:
     return ["rollout", "status", f"{kind}/{name}", "--namespace", NAMESPACE, "--timeout=90s"]
 
 
-def _owners(slices: Iterable[Json]) -> set[str]:
+def owners(slices: Iterable[Json]) -> set[str]:
     """Return who allocates the GPUs of our driver in these slices."""
     return {
         str(device["attributes"][ATTR_ALLOCATOR]["string"])

@@ -66,12 +66,11 @@ def test_two_pods_share_and_a_third_waits(lab: Lab) -> None:
         assert [one["v2"]["total_bytes"] for one in seen["nvml"]["devices"]] == [8000 * MIB]
     apply(lab, "oversubscribe-pending.yaml")
 
-    def explained(pods: dict[str, Json]) -> str | None:
-        conditions = pods["too-big"].get("status", {}).get("conditions") or []
-        messages = [one.get("message", "") for one in conditions if one["type"] == "PodScheduled"]
-        return next((message for message in messages if "CardInsufficientMemory" in message), None)
+    def explained(events: dict[str, Json]) -> str | None:
+        about = [one for one in events.values() if one["involvedObject"]["name"] == "too-big"]
+        return next((str(one["message"]) for one in about if one["reason"] == "ClaimUnschedulable"), None)
 
-    message = lab.wait_for("/api/v1/namespaces/default/pods", explained, what="reason of the third pod")
+    message = lab.wait_for("/api/v1/namespaces/default/events", explained, what="reason of the third pod")
     assert "CardInsufficientMemory (1/1 GPUs: need 45000Mi, max free 33140Mi)" in message
 
 

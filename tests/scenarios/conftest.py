@@ -2,15 +2,19 @@
 
 A scenario asks for `cluster` and `namespace`, and for `node` where it looks at files of the node; what it gets it
 cannot tell apart. `@pytest.mark.needs("what")` marks what the emulator cannot do: there it is skipped with that
-reason, on a real cluster never.
+reason, on a real cluster never. In the embedded cluster fracgpu's controller allocates, or, with
+FRACGPU_LAB_ALLOCATOR=scheduler, the stand-in for kube-scheduler.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
+from fracgpu.driver.amounts import Allocator
 from fracgpu.native.libraries import NativeLibraries
 from fracgpu.sim.lab.cluster import ClusterUnderTest
 from fracgpu.sim.lab.lab import Lab
@@ -38,9 +42,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def lab(native_build: NativeLibraries) -> Iterator[Lab]:
     """The embedded cluster of the fast tier: one for all scenarios, as they share one real cluster too."""
-    with Lab(LabOptions(cards=_CARDS)) as running:
+    allocator = cast("Allocator", os.environ.get("FRACGPU_LAB_ALLOCATOR", "controller"))
+    with Lab(LabOptions(cards=_CARDS, allocator=allocator)) as running:
         yield running
-        assert running.access.refused == [], "the plugin lacked a right"
+        assert running.access.refused == [], "the driver lacked a right"
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Sharp edges of allocations that a controller writes, seen by the stock scheduler, the API server and the node.
 
-The controller comes later; what it will rely on is shown here by writing what it will write.
+What our controller relies on is shown here without it, by writing what it writes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.scenarios.edge_objects import SELECT_T4, apply, claim, pod, request, totals, view, wait_event
 
 CONFLICT = 409
+
+# Our own controller must not be faster than the test that plays one.
+pytestmark = pytest.mark.allocator("scheduler")
 
 
 def claims_path(namespace: str) -> str:

@@ -12,6 +12,7 @@ from fracgpu.controller.allocator.world import World
 from fracgpu.controller.fit.views import PlacedDevice, Placement
 from fracgpu.controller.ports import Change, ChangeKind
 from fracgpu.driver.amounts import Amounts
+from fracgpu.driver.names import CLASS_FRACTION
 from tests.controller.allocator.simulation import cluster
 
 Json = dict[str, Any]
@@ -42,7 +43,7 @@ def claim(uid: str, version: int, *, memory: str = "") -> Json:
     """Return a claim called `c`, allocated if `memory` is stated."""
     body: Json = {
         "metadata": {"name": "c", "namespace": "default", "uid": uid, "resourceVersion": str(version)},
-        "spec": {"devices": {"requests": [{"name": "gpu", "exactly": {"deviceClassName": cluster.CLASS_FRACTION}}]}},
+        "spec": {"devices": {"requests": [{"name": "gpu", "exactly": {"deviceClassName": CLASS_FRACTION}}]}},
     }
     if memory:
         consumed = {"memory": memory, "cores": "0", "slots": "1"}
@@ -75,7 +76,7 @@ def free(world: World) -> int:
 def placement(uid: str, gib: int) -> Placement:
     amounts = Amounts(memory_bytes=gib * GIB, cores=0, slots=1)
     device = PlacedDevice(
-        claim=uid, request="gpu", class_name=cluster.CLASS_FRACTION, pool="n1", device=GPU[1], amounts=amounts
+        claim=uid, request="gpu", class_name=CLASS_FRACTION, pool="n1", device=GPU[1], amounts=amounts
     )
     return Placement(node="n1", devices=(device,))
 

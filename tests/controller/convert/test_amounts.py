@@ -156,7 +156,7 @@ PERCENT = {"nvidia.com/gpu": 1, "nvidia.com/gpumem-percentage": 50}
     [
         ({"nvidia.com/gpu": "one"}, ConvertOptions(), "'one' is not a quantity"),
         ({"nvidia.com/gpu": -1}, ConvertOptions(), "is negative"),
-        ({"nvidia.com/gpu": 0.5}, ConvertOptions(), "write a whole number"),
+        ({"nvidia.com/gpu": 0.5}, ConvertOptions(), "nvidia.com/gpu 0.5 is not whole; write a whole number"),
         ({"nvidia.com/gpu": True}, ConvertOptions(), "is not a quantity"),
         ({"nvidia.com/gpu": None}, ConvertOptions(), "is not a quantity"),
         ({"nvidia.com/gpu": 33}, ConvertOptions(), "more than 32"),

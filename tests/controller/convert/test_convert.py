@@ -132,8 +132,8 @@ def test_an_init_container_that_asks_for_more_is_said() -> None:
     _, template, said = translated(pod(container("main", SLICE), initContainers=init))
     assert [item["name"] for item in devices_of(template)["requests"]] == ["main", "load"]
     assert said == [
-        "note: Pod p, container load: its GPU is held as long as the pod lives; ask in it for what a later container "
-        "asks for"
+        "note: Pod p, container load: no later container asks for the same, so its GPU is held as long as the pod "
+        "lives; give it the amounts of one that does the work"
     ]
 
 

@@ -230,13 +230,13 @@ def test_an_api_server_that_is_away_is_tried_again_with_the_newest_text(setting:
 
 
 def test_there_is_a_bound_and_the_newest_stay(setting: Setting) -> None:
-    for number in range(5000):
+    for number in range(20_000):
         setting.teller.tell(pod(f"u{number}", f"p{number}"), "R", "a")
-    assert setting.teller.waiting() == 4096
+    assert setting.teller.waiting() == 16_384
     setting.teller.write_due(1e9)
-    assert setting.outcomes.count("dropped") == 5000 - 4096
+    assert setting.outcomes.count("dropped") == 20_000 - 16_384
     names = {event["involvedObject"]["name"] for event in setting.api.events.values()}
-    assert "p4999" in names
+    assert "p19999" in names
     assert "p0" not in names
 
 

@@ -30,6 +30,7 @@ from fracgpu.native.fake_gpu import FakeGpuUsage, read_usage
 from fracgpu.native.libraries import NativeLibraries
 from fracgpu.native.state_file import new_state_file
 from fracgpu.sim.lab.lab import Lab
+from fracgpu.sim.lab.plugin_process import plugin_arguments
 from fracgpu.sim.lab.stage import Stage
 from fracgpu.sim.node.container import ContainerProcess
 
@@ -80,7 +81,7 @@ class Proof:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        options = PluginOptions.from_argv(lab._plugin_arguments())
+        options = PluginOptions.from_argv(plugin_arguments(lab.layout, lab.options))
         consumers = ClaimConsumers()
         self.cluster = KubernetesCluster(options.kubeconfig)
         reporter = StatusReporter(node_name=options.node_name, cluster=self.cluster, consumers=consumers)

@@ -12,7 +12,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fracgpu.native.libraries import NativeLibraries
+from fracgpu.sim.lab import plugin_process
 from fracgpu.sim.lab.lab import Lab
+from fracgpu.sim.lab.layout import Layout
+from fracgpu.sim.lab.options import LabOptions
+from fracgpu.sim.lab.plugin_process import plugin_arguments
 
 TIMEOUT_SECONDS = 120
 CLAIM_AND_POD = """
@@ -40,17 +44,17 @@ spec:
 """
 
 
-class LabWithPort(Lab):
-    """A lab whose plugin opens its HTTP port."""
-
-    def _plugin_arguments(self) -> list[str]:
-        return [*super()._plugin_arguments(), "--http-port=0", "--http-address=127.0.0.1"]
+def with_port(layout: Layout, options: LabOptions) -> list[str]:
+    """Return the arguments of a lab's plugin that opens its HTTP port."""
+    return [*plugin_arguments(layout, options), "--http-port=0", "--http-address=127.0.0.1"]
 
 
 @pytest.fixture(scope="module")
 def lab(native_build: NativeLibraries) -> Iterator[Lab]:
-    with LabWithPort() as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugin_process, "plugin_arguments", with_port)
+        with Lab() as running:
+            yield running
 
 
 def get(lab: Lab, path: str) -> tuple[int, str]:

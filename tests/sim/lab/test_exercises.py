@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fracgpu.driver.amounts import Allocator
 from fracgpu.native.fake_gpu import read_usage
 from fracgpu.native.libraries import NativeLibraries
 from fracgpu.sim.lab import bundle, e1_co_residency
@@ -15,7 +16,7 @@ from fracgpu.sim.lab.errors import LabUnavailable
 from fracgpu.sim.lab.evidence import Evidence
 from fracgpu.sim.lab.lab import Lab
 from fracgpu.sim.lab.options import MIB, Card, LabOptions
-from fracgpu.sim.lab.run import LabReport, run_exercises
+from fracgpu.sim.lab.run import LabReport, run_exercise, run_exercises
 from fracgpu.sim.lab.stage import SHARING_PODS, Stage
 from fracgpu.sim.node.cdi_registry import CdiRegistry, ContainerEdits, Mount
 from fracgpu.sim.node.isolation import USER_NAMESPACE, probe_isolation
@@ -80,21 +81,26 @@ def run(fallback: bool = False, spoil: Callable[[ContainerEdits], ContainerEdits
     return run_exercises(LabOptions(fallback=fallback, cdi=spoiled))
 
 
-@pytest.mark.parametrize("fallback", [False, True], ids=["namespaces", "standalone"])
+@pytest.mark.parametrize(
+    ("fallback", "allocator"),
+    [(False, "controller"), (True, "controller"), (False, "scheduler")],
+    ids=["namespaces", "standalone", "kube-scheduler"],
+)
 def test_all_exercises_pass(
-    native_build: NativeLibraries, tmp_path_factory: pytest.TempPathFactory, fallback: bool
+    native_build: NativeLibraries, tmp_path_factory: pytest.TempPathFactory, fallback: bool, allocator: Allocator
 ) -> None:
     if not fallback and not probe_isolation().mounts:
         pytest.skip(probe_isolation().description)
     directory = tmp_path_factory.mktemp("l")
     archived = directory / "out.tgz"
     headlines: list[str] = []
-    options = LabOptions(fallback=fallback, base_dir=directory)
+    options = LabOptions(fallback=fallback, allocator=allocator, base_dir=directory)
     report = run_exercises(options, bundle_path=archived, on_headline=headlines.append)
     assert {outcome.number: outcome.error for outcome in report.outcomes} == dict.fromkeys(range(1, 6), "")
     assert [check for outcome in report.outcomes for check in outcome.evidence.checks if not check.held] == []
     assert report.passed
     assert "simulated GPU" in headlines[0]
+    assert f"allocator: {e1_co_residency.ALLOCATORS[allocator]};" in headlines[0]
     assert ("standalone prefix" in headlines[0]) is fallback
     # Nothing is left of the lab but what was asked for.
     assert list(directory.iterdir()) == [archived]
@@ -112,13 +118,20 @@ def test_all_exercises_pass(
         "events.json",
         "resourceclaims.json",
         "resourceslices.json",
+        "leases.json",
         "plugin.log",
+        "controller.log",
     } <= names
     assert [name for name in names if name.startswith("cdi/")]
     for name in SHARING_PODS:
         assert f"Name:         {name}\nNamespace:    default\n" in description
     assert [one["passed"] for one in result["exercises"]] == [True] * 5
     assert {"fracgpu", "machine", "headline"} <= set(result)
+    seen = {check["expected"]: check["seen"] for one in result["exercises"] for check in one["checks"]}
+    assert ("2 of 2" if allocator == "controller" else "0 of 2") in seen[
+        f"{e1_co_residency.ALLOCATORS[allocator]} has allocated them"
+    ]
+    assert "cannot allocate all claims. still not schedulable, preemption:" in seen["the third pod is Pending"]
     data = {one["exercise"]: one["data"] for one in result["exercises"]}
     assert data["E5"]["config page"]["memory_limit_bytes"] == 8000 * MIB
     assert data["E3"]["share-a state file"]["refusals"] == 2
@@ -154,6 +167,26 @@ def test_a_broken_mechanism_is_seen(
     if not probe_isolation().mounts:
         pytest.skip(probe_isolation().description)
     assert failed(run(spoil=spoil)) == expected
+
+
+@pytest.mark.parametrize("allocator", ["controller", "scheduler"])
+def test_without_the_controller_the_exercises_say_what_is_missing(
+    native_build: NativeLibraries, allocator: Allocator
+) -> None:
+    """kube-scheduler gets along without it, but then nobody tells what a pod got, or why it got nothing."""
+    with Lab(LabOptions(controller=False, allocator=allocator, deadline_s=2.0)) as lab:
+        stage = Stage.prepare(lab)
+        outcomes = [run_exercise(number, stage) for number in (1, 4)]
+        phases = {name: lab.pod(name)["status"]["phase"] for name in SHARING_PODS}
+    assert [one.passed for one in outcomes] == [False, False]
+    if allocator == "controller":
+        assert set(phases.values()) == {"Pending"}
+        words = "none holds the Lease fracgpu-system/fracgpu-controller"
+        assert all(part in outcomes[0].error for part in ("cannot allocate all claims", words, "start the controller"))
+    else:
+        assert set(phases.values()) == {"Running"}
+        assert "ClaimAllocated in an event of pod share-a" in outcomes[0].error
+    assert "event ClaimUnschedulable of Pod too-big" in outcomes[1].error
 
 
 @pytest.mark.parametrize("place", ["absent/out.tgz", "."], ids=["no such directory", "a directory"])

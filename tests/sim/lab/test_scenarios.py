@@ -142,15 +142,13 @@ def results(lab: Lab, name: str, namespace: str = "default") -> list[Json]:
 
 
 def pending_reason(lab: Lab, name: str) -> str:
-    """Wait until a pod is told why it waits."""
+    """Wait until a pod is told why it has no GPU."""
 
-    def told(pods: dict[str, Json]) -> str | None:
-        conditions = pods.get(name, {}).get("status", {}).get("conditions") or []
-        return next(
-            (one["message"] for one in conditions if one["type"] == "PodScheduled" and one.get("message")), None
-        )
+    def told(events: dict[str, Json]) -> str | None:
+        about = (event for event in events.values() if event["involvedObject"].get("name") == name)
+        return next((event["message"] for event in about if event["reason"] == "ClaimUnschedulable"), None)
 
-    return lab.wait_for("/api/v1/namespaces/default/pods", told, what=f"reason why pod {name} waits")
+    return lab.wait_for("/api/v1/namespaces/default/events", told, what=f"reason why pod {name} waits")
 
 
 def test_two_shares_of_one_gpu_in_one_claim_are_one_larger_share(make_lab: Callable[..., Lab]) -> None:

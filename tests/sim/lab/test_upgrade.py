@@ -180,7 +180,7 @@ def _end(lab: Lab, *, killed: bool) -> None:
 
 def _check_collection(lab: Lab, worker: Worker, a: str, b: str) -> None:
     """The former version's library stays while a pod uses it, and goes with the last one."""
-    options = PluginOptions.from_argv(lab._plugin_arguments())
+    options = PluginOptions.from_argv(plugin_arguments(lab.layout, lab.options))
     cluster = KubernetesCluster(lab.layout.kubeconfig)
     janitor = Janitor(options=options, cluster=cluster, library_digest=b, grace_seconds=0)
     libraries = lab.layout.state_dir / "lib"
@@ -255,7 +255,7 @@ def test_after_a_reboot_the_same_pod_runs_again_under_its_limit(lab: Lab) -> Non
         lab.node.__exit__(None, None, None)
     for volatile in (lab.layout.cdi_dir, lab.layout.run_dir, lab.layout.plugin_dir, lab.layout.registry_dir):
         shutil.rmtree(volatile)
-    lab.node = Node(lab._node_options(lab._url))
+    lab.node = Node(lab._node_options())
     with make_plugin(lab, "a"), lab.node:
         lab.wait_for(
             "/api/v1/namespaces/default/pods",
