@@ -52,7 +52,7 @@ from fracgpu.sim.node.runtime import ContainerRuntime
 __all__ = ["RESOURCE_API", "CommandResult", "Lab"]
 
 _COMMAND_S = 30.0
-_LOOK_S = 0.1
+_LOOK_S = 0.05
 # What an installation brings for the API, in the order in which it has to come.
 _INSTALLED = ("namespace.yaml", "deviceclasses.yaml", "quota-crd.yaml")
 

@@ -51,6 +51,10 @@ _WANTED: Final = pytest.StashKey[Allocator]()
 _CLUSTER: Final = pytest.StashKey[Cluster]()
 
 
+EACH_ALLOCATOR: Final = [pytest.param(who, marks=pytest.mark.allocator(who)) for who in ("controller", "scheduler")]
+"""For tests that say the same of both: the values of a parameter, marked."""
+
+
 def register(config: pytest.Config) -> None:
     """Register this plugin once, whichever conftest comes first."""
     config.addinivalue_line("markers", f"{_MARKER}(who): who allocates the GPUs; unless said, our controller")

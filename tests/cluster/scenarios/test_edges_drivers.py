@@ -1,15 +1,21 @@
-"""A claim with devices of two drivers: while the other one fails, ours is called again and again."""
+"""Devices of two drivers in one pod: while the other one fails, ours is called again and again.
+
+kube-scheduler can put both into one claim. Of ours that our controller allocates, a claim has nothing else.
+"""
 
 from __future__ import annotations
 
 import itertools
 from pathlib import Path
 
+import pytest
+
 from fracgpu.sim.node.api import Json
+from tests.cluster import fixtures
 from tests.cluster.cluster import Cluster
 from tests.cluster.eventually import eventually, pods_of
 from tests.cluster.machine.layout import CDI_DIR
-from tests.cluster.scenarios.edge_objects import apply, claim, pod, request, totals, view
+from tests.cluster.scenarios.edge_objects import apply, claim, pod, request, totals, view, wait_event
 from tests.cluster.scenarios.other_driver import OTHER_DRIVER, OtherDriver, published
 
 # What the other driver finds of ours each time that it is called.
@@ -26,7 +32,8 @@ def runs_when_nudged(cluster: Cluster, namespace: str, name: str) -> bool:
     return bool(pod["status"]["phase"] == "Running")
 
 
-def test_a_driver_that_fails_beside_us_costs_nothing(cluster: Cluster, namespace: str) -> None:
+@pytest.mark.parametrize("allocator", fixtures.EACH_ALLOCATOR)
+def test_a_driver_that_fails_beside_us_costs_nothing(cluster: Cluster, namespace: str, allocator: str) -> None:
     seen: Seen = []
 
     def refusal() -> str:
@@ -34,9 +41,11 @@ def test_a_driver_that_fails_beside_us_costs_nothing(cluster: Cluster, namespace
         seen.append({path: (path.stat().st_ino, path.read_bytes()) for path in CDI_DIR.iterdir()})
         return "" if any(seen[:-1]) else "the other driver is not ready"
 
-    both = claim("both", request(capacity={"memory": "1Gi"}), request("thing", device_class=OTHER_DRIVER))
+    ours, other = request(capacity={"memory": "1Gi"}), request("thing", device_class=OTHER_DRIVER)
+    claims = [claim("both", ours, other)] if allocator == "scheduler" else [claim("ours", ours), claim("other", other)]
+    names = [one["metadata"]["name"] for one in claims]
     with published(cluster), OtherDriver(refusal).served():
-        apply(cluster, namespace, both, pod("user", "both"))
+        apply(cluster, namespace, *claims, pod("user", *names))
         eventually(lambda: runs_when_nudged(cluster, namespace, "user"), what="pod Running")
 
         # Ours was prepared, then prepared again when the other had failed: the same file, not even written again.
@@ -44,3 +53,12 @@ def test_a_driver_that_fails_beside_us_costs_nothing(cluster: Cluster, namespace
         assert totals(view(cluster, "user", namespace)) == [1 << 30]
         cluster.delete_pod("user", namespace)
     assert list(CDI_DIR.iterdir()) == []
+
+
+def test_a_claim_for_two_drivers_is_told_to_become_two(cluster: Cluster, namespace: str) -> None:
+    both = claim("both", request(capacity={"memory": "1Gi"}), request("thing", device_class=OTHER_DRIVER))
+    with published(cluster):
+        apply(cluster, namespace, both, pod("user", "both"))
+        wait_event(cluster, namespace, "user", f"device class {OTHER_DRIVER} is of another driver")
+        assert "allocation" not in cluster.claim("both", namespace).get("status", {})
+        cluster.delete_pod("user", namespace)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from fracgpu.driver.names import DRIVER_NAME
 from tests.cluster.cluster import Cluster
 from tests.cluster.machine.layout import CDI_DIR
@@ -26,6 +28,7 @@ PRIORITIES = "/apis/scheduling.k8s.io/v1/priorityclasses"
 EXTENDED = "e2e.example.com/gpu"
 
 
+@pytest.mark.allocator("scheduler")
 def test_a_pod_that_names_its_node_gets_nothing_without_an_allocation(cluster: Cluster, namespace: str) -> None:
     preset = pod("user", "slice", nodeName=cluster.node_name)
     apply(cluster, namespace, claim("slice", request(capacity={"memory": "1Gi"})), preset)
@@ -35,6 +38,13 @@ def test_a_pod_that_names_its_node_gets_nothing_without_an_allocation(cluster: C
     assert cluster.pod("user", namespace)["status"]["phase"] == "Pending"
     assert "allocation" not in cluster.claim("slice", namespace).get("status", {})
     assert list(CDI_DIR.iterdir()) == []
+
+
+def test_a_pod_that_names_its_node_gets_what_our_controller_allocates(cluster: Cluster, namespace: str) -> None:
+    preset = pod("user", "slice", nodeName=cluster.node_name)
+    apply(cluster, namespace, claim("slice", request(capacity={"memory": "1Gi"})), preset)
+    cluster.wait_pod("user", namespace=namespace)
+    assert totals(view(cluster, "user", namespace)) == [1 << 30]
 
 
 def test_a_pod_that_names_its_node_shares_a_claim_that_is_allocated(cluster: Cluster, namespace: str) -> None:
@@ -89,6 +99,7 @@ def test_a_finished_pod_that_stays_holds_neither_claim_nor_gpu(cluster: Cluster,
     assert cluster.pod("done", namespace)["status"]["phase"] == "Succeeded"
 
 
+@pytest.mark.allocator("scheduler")
 def test_an_extended_resource_is_a_whole_gpu_of_the_container_that_asks(cluster: Cluster, namespace: str) -> None:
     limits = {"limits": {EXTENDED: "1"}}
     asking = {"name": "asking", "image": WORKLOAD, "command": ["sleep", "infinity"], "resources": limits}

@@ -22,10 +22,8 @@ from tests.cluster import fixtures
 from tests.cluster.cluster import Cluster
 from tests.cluster.node import ClusterNode
 
-BOTH = [pytest.param(who, marks=pytest.mark.allocator(who)) for who in ("controller", "scheduler")]
 
-
-@pytest.fixture(scope="module", params=BOTH)
+@pytest.fixture(scope="module", params=fixtures.EACH_ALLOCATOR)
 def stage(
     any_cluster: ClusterUnderTest, any_node: NodeUnderTest | None, request: pytest.FixtureRequest
 ) -> Iterator[Stage]:

@@ -23,6 +23,7 @@ from fracgpu.kubeletplugin.proof.device_status import make_reports
 from fracgpu.sim import manifests as shipped_manifests
 from fracgpu.sim.api.server import ApiServer
 from fracgpu.sim.lab.credentials import PluginToken, shipped_access
+from tests.cluster import fixtures
 from tests.cluster.cluster import Cluster
 from tests.cluster.eventually import eventually
 from tests.cluster.lone_plane import LonePlane
@@ -167,8 +168,22 @@ def spelling_kept(cluster: Cluster) -> Iterator[None]:
         eventually(lambda: is_canonicalised(cluster), what="the policy in force again")
 
 
-def live(cluster: Cluster, namespace: str) -> list[bytes]:
-    """Lead the claim through its life; return the parameters as they were all the time."""
+def copied(cluster: Cluster, admin: Requests, name: str, namespace: str) -> list[bytes]:
+    """Return what the allocation of a claim has of parameters, without the grant that only our controller writes."""
+    stored = stored_parameters(admin, name, namespace)[
+        len(cluster.claim(name, namespace)["spec"]["devices"]["config"]) :
+    ]
+    grants = [one for one in stored if b"FractionGrant" in one]
+    assert len(grants) == (cluster.installation.allocator == "controller")
+    assert grants == [canonical(one) for one in grants]
+    return [one for one in stored if one not in grants]
+
+
+def live(cluster: Cluster, namespace: str, allocator: str) -> list[bytes]:
+    """Lead the claim through its life; return the parameters as they were all the time.
+
+    kube-scheduler copies them to the byte, our controller writes its copy as everything that it writes.
+    """
     admin = administrator(cluster)
     (ours, foreign) = stored_parameters(admin, "odd", namespace)
     cluster.apply(document(pod("user", claim="odd")), namespace)
@@ -177,7 +192,9 @@ def live(cluster: Cluster, namespace: str) -> list[bytes]:
         lambda: cluster.claim("odd", namespace)["status"].get("devices"), what="status.devices of the claim"
     )
     assert {one["type"]: one["status"] for one in entry["conditions"]}["Prepared"] == "True"
-    assert stored_parameters(admin, "odd", namespace) == [ours, foreign] * 2, "spec, and the allocation's copy"
+    spec, copy = [ours, foreign], copied(cluster, admin, "odd", namespace)
+    assert stored_parameters(admin, "odd", namespace)[:2] == spec
+    assert copy == (spec if allocator == "scheduler" else [canonical(ours), canonical(foreign)])
     cluster.delete_pod("user", namespace)
     eventually(
         lambda: "allocation" not in cluster.claim("odd", namespace).get("status", {}), what="deallocation of the claim"
@@ -193,14 +210,15 @@ def label(cluster: Cluster, namespace: str) -> str:
 
 
 @pytest.mark.parametrize("write", [by_kubectl, by_python, by_hand])
+@pytest.mark.parametrize("allocator", fixtures.EACH_ALLOCATOR)
 def test_parameters_are_canonical_from_the_start(
-    cluster: Cluster, namespace: str, write: Callable[[Cluster, str], None]
+    cluster: Cluster, namespace: str, write: Callable[[Cluster, str], None], allocator: str
 ) -> None:
     assert is_canonicalised(cluster)
     write(cluster, namespace)
 
     assert label(cluster, namespace) == ""
-    assert live(cluster, namespace) == [canonical(ODD), canonical(FOREIGN)]
+    assert live(cluster, namespace, allocator) == [canonical(ODD), canonical(FOREIGN)]
 
 
 @pytest.mark.usefixtures("spelling_kept")
@@ -213,18 +231,28 @@ def test_parameters_are_canonical_from_the_start(
     ],
     ids=["kubectl", "python", "by hand"],
 )
+@pytest.mark.parametrize("allocator", fixtures.EACH_ALLOCATOR)
 def test_without_the_policy_the_bytes_stay_and_the_proof_is_written_all_the_same(
-    cluster: Cluster, namespace: str, write: Callable[[Cluster, str], None], stored: list[bytes], refused: bool
+    cluster: Cluster,
+    namespace: str,
+    write: Callable[[Cluster, str], None],
+    stored: list[bytes],
+    refused: bool,
+    allocator: str,
 ) -> None:
     write(cluster, namespace)
 
     assert ("field is immutable" in label(cluster, namespace)) is refused
-    assert live(cluster, namespace) == stored
+    assert live(cluster, namespace, allocator) == stored
 
 
 @pytest.mark.usefixtures("spelling_kept")
-def test_class_and_template_are_copied_to_the_byte(cluster: Cluster, namespace: str) -> None:
-    """The controllers speak protobuf: what an administrator's JSON looked like arrives in the allocation of a claim."""
+@pytest.mark.parametrize("allocator", fixtures.EACH_ALLOCATOR)
+def test_class_and_template_are_copied(cluster: Cluster, namespace: str, allocator: str) -> None:
+    """Kubernetes's controllers speak protobuf: what an administrator's JSON looked like arrives in the allocation.
+
+    Ours speaks JSON, and writes it canonically.
+    """
     admin, classes = administrator(cluster), "/apis/resource.k8s.io/v1/deviceclasses"
     odd = rb'{"kind": "\u0046ractionConfig",  "weight": 2, "apiVersion": "gpu.fracgpu.dev/v1alpha1"}'
     spec = admin.send("GET", f"{classes}/gpu.fracgpu.dev").body["spec"]
@@ -244,8 +272,10 @@ def test_class_and_template_are_copied_to_the_byte(cluster: Cluster, namespace: 
         (claim,) = cluster.claims_of(cluster.pod("user", namespace))
         name = claim["metadata"]["name"]
         eventually(lambda: cluster.claim(name, namespace)["status"].get("devices"), what="status.devices of the claim")
-        copied = [json.dumps(json.loads(one)).encode() for one in (ODD, FOREIGN)]
-        assert stored_parameters(admin, name, namespace) == [*copied, odd, *copied]
+        spec = [json.dumps(json.loads(one)).encode() for one in (ODD, FOREIGN)]
+        assert stored_parameters(admin, name, namespace)[:2] == spec
+        kept = [odd, *spec] if allocator == "scheduler" else [canonical(one) for one in (odd, *spec)]
+        assert copied(cluster, admin, name, namespace) == kept
     finally:
         cluster.delete_pod("user", namespace)
         admin.send("DELETE", f"{classes}/e2e-spelt")
