@@ -86,6 +86,10 @@ def wait_for_series(lab: Lab, name: str) -> list[Any]:
 
 
 def test_the_plugin_is_alive_and_ready_once_the_lab_stands(lab: Lab) -> None:
+    # The slice is seen by others a moment before the plugin has the answer to its write.
+    end = time.monotonic() + TIMEOUT_SECONDS
+    while get(lab, "/readyz")[0] != 200 and time.monotonic() < end:
+        time.sleep(0.05)
     assert get(lab, "/readyz")[0] == 200
     status, body = get(lab, "/healthz")
     checks = json.loads(body)["checks"]
