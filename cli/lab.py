@@ -14,6 +14,7 @@ from fracgpu.driver.log import configure_logging
 EXIT_PASSED, EXIT_FAILED, EXIT_UNAVAILABLE = 0, 1, 3
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN_S = 0.01
 
 
 def run_lab(arguments: argparse.Namespace) -> int:
@@ -22,6 +23,7 @@ def run_lab(arguments: argparse.Namespace) -> int:
     for number in _INTERRUPTIONS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    sys.unraisablehook = _raise_again_if_lost
     try:
         return _run(arguments)
     except KeyboardInterrupt:
@@ -67,3 +69,12 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     for number in _INTERRUPTIONS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _raise_again_if_lost(lost: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised in a finalizer or a weak reference's callback, which may be what a signal hits."""
+    if lost.exc_type is KeyboardInterrupt:
+        signal.signal(signal.SIGALRM, _interrupt)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+    else:
+        sys.__unraisablehook__(lost)

@@ -29,6 +29,7 @@ from typing import Any, Final
 from fracgpu.driver.amounts import Allocator
 from fracgpu.driver.errors import FracgpuError
 from fracgpu.sim.node.api import KubeApi
+from fracgpu.sim.transport import WatchStream
 from tests.cluster.build.artifacts import Artifacts
 from tests.cluster.controller_stage import claim_body, pod_body
 from tests.cluster.hollow import HollowNode, card, create_node
@@ -68,10 +69,10 @@ class Times:
 
     def __init__(self, api: KubeApi, path: str, holds: Callable[[dict[str, Any]], bool]) -> None:
         """Begin to watch."""
-        self._holds = holds
+        self._api, self._path, self._holds = api, path, holds
         self._seen: dict[str, float] = {}
-        version = api.get(path)["metadata"]["resourceVersion"]
-        self._watch = api.watch(path, {"resourceVersion": version})
+        self._over = threading.Event()
+        self._watch = self._open()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
@@ -80,16 +81,32 @@ class Times:
         end = time.monotonic() + _DEADLINE_S
         while len(self._seen) < count:
             if time.monotonic() > end:
-                raise SystemExit(f"only {len(self._seen)} of {count} are {what} after {_DEADLINE_S:g} s")
+                listed = sum(map(self._holds, self._api.get(self._path)["items"]))
+                raise SystemExit(f"only {listed} of {count} are {what} after {_DEADLINE_S:g} s")
             time.sleep(0.05)
+        self._over.set()
         self._watch.close()
         self._thread.join()
         return sorted(self._seen.values())
 
+    def _open(self) -> WatchStream:
+        listed = self._api.get(self._path)
+        for item in listed["items"]:
+            self._look(item)
+        return self._api.watch(self._path, {"resourceVersion": listed["metadata"]["resourceVersion"]})
+
     def _follow(self) -> None:
-        for kind, item in self._watch:
-            if kind != "BOOKMARK" and self._holds(item):
-                self._seen.setdefault(item["metadata"]["name"], time.monotonic())
+        while not self._over.is_set():
+            for kind, item in self._watch:
+                if kind != "BOOKMARK":
+                    self._look(item)
+            if not self._over.is_set():
+                # The server ends watches of clients that are slow for a moment.
+                self._watch = self._open()
+
+    def _look(self, item: dict[str, Any]) -> None:
+        if self._holds(item):
+            self._seen.setdefault(item["metadata"]["name"], time.monotonic())
 
 
 def measure_round(artifacts: Artifacts, layout: Layout, who: Allocator, number: int, claims: int) -> Round:
