@@ -60,8 +60,9 @@ bench: native   ## what a call, a Prepare, a placement cost; the first two again
 	@$(PYTHON) -m bench.controller.engine
 	@$(PYTHON) -m bench.controller.world
 
-bench-e2e: native ## from pod creation to the first CUDA call on a real Kubernetes, with a claim and without; as root
+bench-e2e: native ## on a real Kubernetes: a pod to its first CUDA call, claims allocated per second; as root
 	@$(PYTHON) -m bench.cluster.run
+	@$(PYTHON) -m bench.controller.allocation_rate
 
 PIN := -m piptools compile --quiet --allow-unsafe --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links
 lock: $(STAMP)  ## pin every dependency again, within the bounds of pyproject.toml

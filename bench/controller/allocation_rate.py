@@ -6,6 +6,9 @@ As root, in a machine like that of `make e2e`. Both get the same control plane, 
 claims and pods, in turns. Claims and pods are there before whoever allocates is started, so what is measured is how
 fast the backlog goes, not how fast a client creates it: from the first allocation to the last, as a watch tells them,
 and until the last pod is bound, which in both cases is kube-scheduler's work. Nothing runs on hollow nodes.
+
+Both programs run with their defaults. kube-scheduler's is 50 requests a second, and it makes about three for each pod
+with a claim; our controller has 16 writers and no such limit.
 """
 
 import argparse
@@ -62,6 +65,11 @@ class Round:
     def rate(self) -> float:
         """Claims per second: of all but the first, whose time is where the clock starts."""
         return (self.claims - 1) / self.allocating
+
+    @property
+    def bound_rate(self) -> float:
+        """Pods per second from the first allocation to the last bound pod."""
+        return (self.claims - 1) / (self.allocating + self.binding)
 
 
 class Times:
@@ -166,9 +174,7 @@ def measure(rounds: int, claims: int) -> dict[str, Any]:
         "claims": claims,
         "claims_per_second": rates,
         "median_claims_per_second": {who: round(median(rates[who]), 1) for who in WHO},
-        "seconds_from_last_allocation_to_last_bound_pod": {
-            who: [round(one.binding, 2) for one in found[who]] for who in WHO
-        },
+        "pods_bound_per_second": {who: [round(one.bound_rate, 1) for one in found[who]] for who in WHO},
         "ratio": round(ratio, 2),
         "target_ratio": TARGET,
         "gate_ratio": GATE,
