@@ -94,7 +94,7 @@ def _explain_pod(world: World, pod: Json, snapshot: Snapshot) -> Explanation:
     for own_name in missing:
         found.why.append(_missing_claim(pod, own_name))
     if any(not wanted_ahead(claim) for claim in waiting):
-        found.why += _held_up(pod)
+        found.why += _held_up(world, pod)
     if any(is_deleting(claim) for claim in claims):
         found.why.append("a claim of the pod is being deleted")
     if found.good and not node_name_of(pod):
@@ -104,14 +104,14 @@ def _explain_pod(world: World, pod: Json, snapshot: Snapshot) -> Explanation:
     return found
 
 
-def _held_up(pod: Json) -> list[str]:
+def _held_up(world: World, pod: Json) -> list[str]:
     """Return why nobody allocates for a pod at all, whatever room there is."""
     held = []
     gates = ", ".join(text(gate, "name") for gate in items(pod, "spec", "schedulingGates"))
     if gates:
         held.append(f"the pod has scheduling gates ({gates}): nothing is allocated before they are taken away")
     node = node_name_of(pod)
-    if node:
+    if node and world.owner == "scheduler":
         held.append(
             f"the pod is bound to node {node} already (nodeName), past kube-scheduler: nobody allocates for it; "
             "create it with a nodeSelector instead"
@@ -162,11 +162,11 @@ def _explain_claim(world: World, claim: Json, snapshot: Snapshot) -> Explanation
             "no pod uses the claim: it is allocated when one does, or ahead with the annotation "
             f"{IMMEDIATE_ANNOTATION}: {IMMEDIATE}"
         )
-    pod = next((one for one in users if not _held_up(one)), users[0]) if users else None
+    pod = next((one for one in users if not _held_up(world, one)), users[0]) if users else None
     claims = world.claims_of(pod)[0] if pod is not None else [claim]
     wanted = bool(users) or wanted_ahead(claim)
     if pod is not None and not wanted_ahead(claim):
-        found.why += _held_up(pod)
+        found.why += _held_up(world, pod)
         if found.why:
             return found
     _ask(found, Question(world, pod, claims, keeps_capacity=snapshot.keeps_capacity), wanted=wanted)

@@ -107,21 +107,30 @@ def test_a_claim_that_nobody_uses(cluster: Cluster, capsys: Capture) -> None:
     ]
 
 
-def test_a_pod_that_goes_past_kube_scheduler_is_not_told_to_wait(cluster: Cluster, capsys: Capture) -> None:
-    """There is room, and yet nobody will ever allocate: that is what to say, not whose turn it is."""
+def test_a_pod_with_its_own_node_is_the_controllers_business(cluster: Cluster, capsys: Capture) -> None:
     cluster.apply(claim("c", memory="1Mi"), pod("p", "c", nodeName="n1"))
+    lines = cluster.run(capsys, "explain", "pod/p")[1]
+    assert lines[lines.index("Why") + 1].startswith("  there is room on node n1 (gpu-a): the controller")
+
+
+def test_a_pod_that_goes_past_kube_scheduler_is_not_told_to_wait(tmp_path: Path, capsys: Capture) -> None:
+    """There is room, and yet nobody will ever allocate: that is what to say, not whose turn it is."""
     why = [
         "Why",
         "  the pod is bound to node n1 already (nodeName), past kube-scheduler: nobody allocates for it; "
         "create it with a nodeSelector instead",
     ]
-    for named in ("pod/p", "claim/c"):
-        status, lines, _ = cluster.run(capsys, "explain", named)
-        assert (status, lines[-2:]) == (1, why)
-    # Another pod of the same claim goes the usual way, and takes this one along.
-    cluster.apply(pod("q", "c"))
-    lines = cluster.run(capsys, "explain", "claim/c")[1]
-    assert lines[lines.index("Why") + 1].startswith("  there is room on node n1 (gpu-a)")
+    with ApiServer() as server:
+        cluster = Cluster(server, tmp_path)
+        cluster.node("n1", gpu("gpu-a", 1000, allocator="scheduler"))
+        cluster.apply(claim("c", memory="1Mi"), pod("p", "c", nodeName="n1"))
+        for named in ("pod/p", "claim/c"):
+            status, lines, _ = cluster.run(capsys, "explain", named)
+            assert (status, lines[-2:]) == (1, why)
+        # Another pod of the same claim goes the usual way, and takes this one along.
+        cluster.apply(pod("q", "c"))
+        lines = cluster.run(capsys, "explain", "claim/c")[1]
+        assert lines[lines.index("Why") + 1].startswith("  there is room on node n1 (gpu-a)")
 
 
 def test_a_claim_that_cannot_be_understood(cluster: Cluster, capsys: Capture) -> None:
