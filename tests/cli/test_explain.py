@@ -123,7 +123,9 @@ def test_a_pod_that_goes_past_kube_scheduler_is_not_told_to_wait(tmp_path: Path,
     with ApiServer() as server:
         cluster = Cluster(server, tmp_path)
         cluster.node("n1", gpu("gpu-a", 1000, allocator="scheduler"))
-        cluster.apply(claim("c", memory="1Mi"), pod("p", "c", nodeName="n1"))
+        wanted = claim("c")
+        wanted["spec"]["devices"]["requests"][0]["exactly"]["capacity"] = {"requests": {"memory": "1Mi"}}
+        cluster.apply(wanted, pod("p", "c", nodeName="n1"))
         for named in ("pod/p", "claim/c"):
             status, lines, _ = cluster.run(capsys, "explain", named)
             assert (status, lines[-2:]) == (1, why)
