@@ -57,7 +57,6 @@ EACH_ALLOCATOR: Final = [pytest.param(who, marks=pytest.mark.allocator(who)) for
 
 def register(config: pytest.Config) -> None:
     """Register this plugin once, whichever conftest comes first."""
-    config.addinivalue_line("markers", f"{_MARKER}(who): who allocates the GPUs; unless said, our controller")
     if not config.pluginmanager.hasplugin(NAME):
         config.pluginmanager.register(sys.modules[NAME], NAME)
 
