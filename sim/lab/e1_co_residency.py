@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from fracgpu.controller.objects.holdings import holdings_of
 from fracgpu.driver.grant import is_grant
-from fracgpu.driver.quantity import format_bytes, quantity_bytes
+from fracgpu.driver.quantity import format_bytes
+from fracgpu.sim.lab.allocations import allocation_ids
 from fracgpu.sim.lab.controller_process import LEASE, leader
 from fracgpu.sim.lab.credentials import NAMESPACE
 from fracgpu.sim.lab.errors import LabTimeout
@@ -31,10 +33,10 @@ def run(stage: Stage, evidence: Evidence) -> None:
     evidence.check("both pods run on one node", len(nodes) == 1, f"{' and '.join(SHARING_PODS)} on {_words(nodes)}")
     devices = {f"{result['pool']}/{result['device']}" for result in results}
     evidence.check("both claims hold the same device", len(devices) == 1, f"device {_words(devices)}")
-    shares = {result["shareID"] for result in results}
-    lines = "; ".join(f"{name}: {_share(result)}" for name, result in zip(SHARING_PODS, results, strict=True))
+    shares = {allocation_ids(claim)[0] for claim in claims}
+    lines = "; ".join(f"{name}: {_share(claim)}" for name, claim in zip(SHARING_PODS, claims, strict=True))
     evidence.check("each claim has a share of its own", len(shares) == len(SHARING_PODS), lines)
-    taken = [quantity_bytes(result["consumedCapacity"]["memory"]) for result in results]
+    taken = [holdings_of(claim)[0].memory_bytes for claim in claims]
     evidence.check(
         f"each share takes {mib(stage.sizes.slice_bytes)} of the device",
         taken == [stage.sizes.slice_bytes] * len(SHARING_PODS),
@@ -84,9 +86,11 @@ def _check_told(stage: Stage, evidence: Evidence) -> None:
     )
 
 
-def _share(result: Json) -> str:
-    amounts = " ".join(f"{name}={amount}" for name, amount in sorted(result["consumedCapacity"].items()))
-    return f"share {result['shareID'][:8]} {amounts}"
+def _share(claim: Json) -> str:
+    """Say what a claim has, as the API keeps it, or, where it drops that, as the grant says."""
+    (held,), (result,) = holdings_of(claim), claim["status"]["allocation"]["devices"]["results"]
+    share = f"share {result['shareID'][:8]}" if "shareID" in result else "share without an id"
+    return f"{share} cores={held.cores} memory={format_bytes(held.memory_bytes)} slots={held.slots}"
 
 
 def _words(names: set[str]) -> str:

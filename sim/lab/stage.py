@@ -61,8 +61,10 @@ class Sizes:
 class Stage:
     """A cluster with the driver in it, one of its GPUs, the sizes for that card, and the namespace to play in.
 
-    ``allocator`` is who allocates this GPU: ``controller`` or ``scheduler``. ``node`` is None where nobody can look at
-    the node: the exercises then show what can be seen from outside. ``alone``: the cluster has no other GPU of ours.
+    ``allocator`` is who allocates this GPU: ``controller`` or ``scheduler``. ``keeps_capacity``: the API server has
+    DRAConsumableCapacity on; without it amounts count in the claim's own configuration only. ``node`` is None where
+    nobody can look at the node: the exercises then show what can be seen from outside. ``alone``: the cluster has no
+    other GPU of ours.
     """
 
     cluster: ClusterUnderTest
@@ -72,6 +74,7 @@ class Stage:
     product_name: str
     gpu_uuid: str
     allocator: str
+    keeps_capacity: bool
     alone: bool
 
     @classmethod
@@ -96,6 +99,8 @@ class Stage:
             product_name=attributes[ATTR_PRODUCT_NAME]["string"],
             gpu_uuid=attributes[ATTR_UUID]["string"],
             allocator=attributes[ATTR_ALLOCATOR]["string"],
+            # The plugin says of every GPU that it is shared; with the gate off the API server drops that.
+            keeps_capacity="allowMultipleAllocations" in devices[0],
             alone=len(devices) == 1,
         )
 
@@ -106,11 +111,13 @@ class Stage:
 
     def manifest(self, name: str, memory_mib: int) -> str:
         """Return the manifest of a claim for a slice and of a pod that uses it and sleeps."""
+        amounts = _AMOUNTS.format(memory=f"{memory_mib}Mi", cores=_CORES, driver=DRIVER_NAME)
         return _MANIFEST.format(
             name=name,
             memory=f"{memory_mib}Mi",
             device_class=CLASS_FRACTION,
-            cores=25,
+            cores=_CORES,
+            config="" if self.keeps_capacity else amounts,
             image=self.cluster.image,
             selectors="" if self.alone else _THIS_GPU.format(driver=DRIVER_NAME, uuid=self.gpu_uuid),
         )
@@ -128,6 +135,7 @@ class Stage:
         return self.cluster.output_of(name, argv, namespace=self.namespace)
 
 
+_CORES = 25
 # What a user would write, with the amounts where they count whoever allocates: see README.md.
 _MANIFEST = """\
 apiVersion: resource.k8s.io/v1
@@ -143,7 +151,7 @@ spec:
         capacity:
           requests:
             memory: {memory}
-            cores: "{cores}"{selectors}
+            cores: "{cores}"{selectors}{config}
 ---
 apiVersion: v1
 kind: Pod
@@ -163,6 +171,16 @@ spec:
       claims:
       - name: gpu
 """
+# The same where the API server drops capacity.requests.
+_AMOUNTS = """
+    config:
+    - opaque:
+        driver: {driver}
+        parameters:
+          apiVersion: gpu.fracgpu.dev/v1alpha1
+          cores: {cores}
+          kind: FractionConfig
+          memory: {memory}"""
 # Both pods and the third that does not fit have to mean the same GPU.
 _THIS_GPU = """
         selectors:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from fracgpu.driver.names import FINALIZER
+from fracgpu.sim.node.api import Json
 from tests.cluster.client import ClusterClient
 
 T = TypeVar("T")
@@ -38,6 +40,11 @@ def eventually_equal(look: Callable[[], T], expected: T, *, deadline_s: float = 
 def wait_gone(client: ClusterClient, collection: str, name: str) -> None:
     """Wait until the collection at a path of the API has no object of that name; raises LabTimeout."""
     client.wait_for(collection, lambda found: True if name not in found else None, what=f"end of {collection}/{name}")
+
+
+def is_released(claim: Json) -> bool:
+    """Return whether a claim is free: kube-controller-manager writes the status first, then removes its finalizer."""
+    return "allocation" not in claim.get("status", {}) and FINALIZER not in claim["metadata"].get("finalizers", [])
 
 
 def pods_of(namespace: str) -> str:

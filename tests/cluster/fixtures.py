@@ -4,6 +4,7 @@ A pytest plugin: the conftests of tests/cluster/scenarios and tests/scenarios re
 cluster. Where that comes from is in the environment, which `make e2e` sets:
 
     FRACGPU_E2E_BASE          a machine of our own: the cluster is started on it
+    FRACGPU_E2E_GATES         feature gates of that cluster, as DRAConsumableCapacity=false
     FRACGPU_E2E_KUBECONFIG    any cluster with the driver installed; FRACGPU_E2E_IMAGE is what its pods run
 
 Our controller allocates, as deploy/ has it. Tests with `@pytest.mark.allocator("scheduler")` come last, and before the
@@ -29,7 +30,8 @@ from fracgpu.driver.names import DRIVER_NAME
 from fracgpu.sim.lab.cluster import ClusterUnderTest
 from fracgpu.sim.lab.node import NodeUnderTest
 from tests.cluster.build.artifacts import Artifacts
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import Cluster, ClusterOptions
+from tests.cluster.components.control_plane import ControlPlaneOptions
 from tests.cluster.foreign import foreign_cluster
 from tests.cluster.installation import owners
 from tests.cluster.machine.layout import Layout
@@ -39,6 +41,11 @@ NAME: Final = "tests.cluster.fixtures"
 BASE: Final = os.environ.get("FRACGPU_E2E_BASE")
 KUBECONFIG: Final = os.environ.get("FRACGPU_E2E_KUBECONFIG")
 IS_REAL: Final = bool(BASE or KUBECONFIG)
+# Feature gates of our own cluster that are not as Kubernetes has them: `Name=true,Other=false`.
+GATES: Final = {
+    name: value == "true"
+    for name, _, value in (gate.partition("=") for gate in os.environ.get("FRACGPU_E2E_GATES", "").split(",") if gate)
+}
 # Whose value only exists on a machine of our own. A test that gets one of them, directly or not, needs the node.
 _OF_THE_NODE: Final = {"artifacts", "real_cluster", "node"}
 _NAME_LENGTH: Final = 50
@@ -71,7 +78,8 @@ def artifacts() -> Artifacts:
 @pytest.fixture(scope="session")
 def real_cluster(artifacts: Artifacts, pytestconfig: pytest.Config) -> Iterator[Cluster]:
     """The cluster of this run with the driver installed; a test that breaks something mends it."""
-    with Cluster(artifacts, Layout(Path(BASE or "")), os.environ["FRACGPU_E2E_RUN"]) as running:
+    options = ClusterOptions(plane=ControlPlaneOptions(gates=GATES))
+    with Cluster(artifacts, Layout(Path(BASE or "")), os.environ["FRACGPU_E2E_RUN"], options) as running:
         running.installation.install(pytestconfig.stash[_WANTED])
         pytestconfig.stash[_CLUSTER] = running
         yield running

@@ -8,9 +8,18 @@ from typing import Any
 
 import pytest
 
+from fracgpu.controller.allocator.claim_book import IMMEDIATE, IMMEDIATE_ANNOTATION
 from tests.cluster import fixtures
 from tests.cluster.build.artifacts import Artifacts
-from tests.cluster.controller_stage import ControllerStage, affinity_to, controller_stage, pod_body, shares
+from tests.cluster.controller_stage import (
+    CLAIMS,
+    ControllerStage,
+    Share,
+    affinity_to,
+    controller_stage,
+    pod_body,
+    shares,
+)
 from tests.cluster.eventually import eventually
 from tests.cluster.hollow import HollowNode, card
 from tests.cluster.lone_controller import LoneController
@@ -95,6 +104,15 @@ def seconds_to_start(pod: Json) -> float:
     return (started - created).total_seconds()
 
 
+def wait_share(stage: ControllerStage, namespace: str, name: str) -> Share:
+    """Wait until a claim is allocated; return what it has."""
+
+    def found(claims: dict[str, Json]) -> Share | None:
+        return shares(claims[name])[0] if "allocation" in claims[name].get("status", {}) else None
+
+    return stage.wait_for(CLAIMS.format(namespace), found, what=f"allocation of {name}")
+
+
 def test_ten_pods_run_elsewhere(running: tuple[ControllerStage, LoneController], namespace: str) -> None:
     stage, controller = running
     before = controller.metric(TAKEN_BACK)
@@ -132,3 +150,39 @@ def test_ten_pods_run_elsewhere(running: tuple[ControllerStage, LoneController],
             lambda: controller.metric(TAKEN_BACK) - before == len(oracle.released),
             what=f"{len(oracle.released)} deallocations counted",
         )
+
+
+def test_what_was_allocated_ahead_moves_when_its_place_is_taken(
+    running: tuple[ControllerStage, LoneController], namespace: str
+) -> None:
+    """Between the allocation and the binding other pods take the CPU of that node, or it gets a taint."""
+    stage, controller = running
+    before = controller.metric(TAKEN_BACK)
+    with stage.nodes(node(1, "preferred"), node(2, "other")), Oracle(stage.api) as oracle:
+        stage.create(namespace, stage.claim_body("first", "100Gi"))
+        stage.create(namespace, pod_body("first", "first", affinity=affinity_to("preferred")))
+        stage.wait_pod("first", namespace=namespace)
+        names = ["cpu-0", "cpu-1", "taint-0", "taint-1"]
+        for name in names:
+            ahead = stage.claim_body(name, "1Gi")
+            ahead["metadata"]["annotations"] = {IMMEDIATE_ANNOTATION: IMMEDIATE}
+            stage.create(namespace, ahead)
+        for name in names:
+            assert wait_share(stage, namespace, name).node == "preferred"
+
+        stage.create(namespace, pod_body("hungry", cpu="31", affinity=affinity_to("preferred")))
+        stage.wait_pod("hungry", namespace=namespace)
+        for name in ("cpu-0", "cpu-1"):
+            stage.create(namespace, pod_body(name, name, cpu="2"))
+        pods = [stage.wait_pod(name, namespace=namespace) for name in ("cpu-0", "cpu-1")]
+        stage.kubectl.output("taint", "node", "preferred", "busy=yes:NoSchedule")
+        for name in ("taint-0", "taint-1"):
+            stage.create(namespace, pod_body(name, name))
+        pods += [stage.wait_pod(name, namespace=namespace) for name in ("taint-0", "taint-1")]
+
+        assert {pod["spec"]["nodeName"] for pod in pods} == {"other"}
+        assert {share.node for name in names for share in shares(stage.claim(name, namespace))} == {"other"}
+        assert max(seconds_to_start(pod) for pod in pods) <= LIMIT_S
+        # Each was taken back once: what is allocated ahead and then wanted by a pod is placed for that pod.
+        eventually(lambda: sorted(oracle.released) == names, what="one deallocation of each")
+        eventually(lambda: controller.metric(TAKEN_BACK) - before == len(names), what="deallocations counted")

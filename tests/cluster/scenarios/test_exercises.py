@@ -1,7 +1,7 @@
 """The lab's five exercises, unchanged, on real components: who passes them in the lab has to pass them here.
 
 They build on each other, as they do in the lab, so they share a namespace and run in order: once with our controller,
-once with kube-scheduler.
+once with kube-scheduler. `.ci/run` has the controller pass them again with DRAConsumableCapacity off.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ def stage(
     with any_cluster.namespace(fixtures.namespace_name("exercises")) as name:
         prepared = Stage.prepare(any_cluster, node=any_node, namespace=name)
         assert prepared.allocator == request.param
+        if not fixtures.KUBECONFIG:
+            assert prepared.keeps_capacity == fixtures.GATES.get("DRAConsumableCapacity", True)
         yield prepared
 
 
