@@ -13,10 +13,9 @@ CFLAGS ?= -std=c11 -O2 -g -fPIC -fvisibility=hidden -fno-sanitize=all -Wall -Wex
 SAN_CC ?= gcc -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all
 
 FAKE_MACHINE_SOURCES := $(addprefix $(FAKE_DIR)/, ledger.c machine.c procfs.c visible.c)
-FAKE_CUDA_SOURCES := $(FAKE_MACHINE_SOURCES) $(addprefix $(FAKE_DIR)/, \
-    absent.c access.c attributes.c backing.c context.c copy.c device.c driver.c errors.c export_table.c fill.c host.c \
-    memory.c module.c pointer.c pool.c proc_address.c ranges.c segments.c stream.c symbols.c vmm.c)
-FAKE_NVML_SOURCES := $(FAKE_MACHINE_SOURCES) $(addprefix $(FAKE_DIR)/, nvml.c nvml_absent.c nvml_device.c nvml_process.c)
+FAKE_NVML_ONLY := $(sort $(wildcard $(FAKE_DIR)/nvml*.c))
+FAKE_CUDA_SOURCES := $(filter-out $(FAKE_NVML_ONLY), $(sort $(wildcard $(FAKE_DIR)/*.c)))
+FAKE_NVML_SOURCES := $(FAKE_MACHINE_SOURCES) $(FAKE_NVML_ONLY)
 FAKE_INPUTS := $(wildcard $(FAKE_DIR)/*.h $(FAKE_DIR)/*.def $(FAKE_DIR)/*.map) $(FAKE_DIR)/rules.mk
 FAKE_SELFTEST := $(FAKE_DIR)/../../tests/native/fake/selftest.c
 

@@ -3,8 +3,10 @@
 # DT_NEEDED is the path of the real library: a link against a stub whose SONAME is that path makes it so.
 
 INTERCEPTOR_HEADERS = $(wildcard interceptor/*.h interceptor/*.def) interceptor/rules.mk $(LIMITER_HEADERS)
-INTERCEPTOR_CUDA = charge devices exports memory pool_lifetime pool_record pools process procaddress real report source_common start vmm
-INTERCEPTOR_NVML = exports nvml real source_common uuid
+INTERCEPTOR_ALL = $(patsubst interceptor/%.c,%,$(sort $(wildcard interceptor/*.c)))
+# Both shims: exports, real, source_common. nvml*.c are the NVML shim's, what is left is the CUDA shim's.
+INTERCEPTOR_NVML = exports real source_common uuid $(filter nvml%,$(INTERCEPTOR_ALL))
+INTERCEPTOR_CUDA = $(filter-out nvml% source_container source_standalone stub uuid,$(INTERCEPTOR_ALL))
 INTERCEPTOR_container = source_container
 INTERCEPTOR_standalone = source_standalone
 INTERCEPTOR_ONLY_standalone_cuda = uuid
