@@ -4,6 +4,7 @@
 #include "pools.h"
 
 #include "../limiter/amount.h"
+#include "capture_mode.h"
 #include "charge.h"
 #include "devices.h"
 #include "pool_record.h"
@@ -21,20 +22,6 @@ struct request {
     CUmemoryPool pool;                 /* NULL: the current pool of the stream's device */
     bool per_thread;
 };
-
-/* Another thread's capture in global mode would be broken by the questions that we ask the driver, unless this thread
- * says for their duration that it knows what it does. Returns what to restore. */
-static int relax(void)
-{
-    int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
-    return FG_CALL(cuThreadExchangeStreamCaptureMode, &mode) == CUDA_SUCCESS ? mode : CU_STREAM_CAPTURE_MODE_RELAXED;
-}
-
-static void restore(int mode)
-{
-    if (mode != CU_STREAM_CAPTURE_MODE_RELAXED)
-        FG_CALL(cuThreadExchangeStreamCaptureMode, &mode);
-}
 
 static CUresult forward(const struct request *request, CUdeviceptr *address)
 {
@@ -119,20 +106,20 @@ static CUresult allocate_covered(struct fg_process *process, const struct reques
                                  const struct fg_charge *charge, uint64_t growth, uint64_t ticket,
                                  CUdeviceptr *address)
 {
-    int mode = relax();
+    int mode = fg_capture_relax();
     uint64_t before = charge == NULL ? 0 : reserved_by(record, UINT64_MAX);
     if (charge != NULL)
         fg_pool_flying(record, growth, charge);
-    restore(mode);
+    fg_capture_restore(mode);
     CUresult code = forward(request, address);
-    mode = relax();
+    mode = fg_capture_relax();
     if (code == CUDA_SUCCESS)
         remember(process, record, *address, request->bytes);
     if (code == CUDA_SUCCESS && charge != NULL)
         fg_pool_grew(record, ticket, before, reserved_by(record, 0), request->bytes);
     fg_pool_landed(record, growth);
     fg_pool_settle(process, record);
-    restore(mode);
+    fg_capture_restore(mode);
     return code;
 }
 
@@ -166,10 +153,10 @@ static CUresult allocate(const struct request *request, CUdeviceptr *address)
     /* A captured allocation becomes a node of a graph; nothing is allocated now. */
     if (code == CUDA_SUCCESS && capturing != CU_STREAM_CAPTURE_STATUS_NONE)
         return forward(request, address);
-    int mode = relax();
+    int mode = fg_capture_relax();
     if (code == CUDA_SUCCESS)
         code = find_pool(process, request, &record);
-    restore(mode);
+    fg_capture_restore(mode);
     if (code != CUDA_SUCCESS)
         return code;
     CUdeviceptr result = 0;
@@ -228,7 +215,7 @@ static bool in_gpu_memory(const struct fg_pool *record)
 bool fg_pools_reclaim(struct fg_process *process, struct fg_group *group)
 {
     bool asked = false;
-    int mode = relax();
+    int mode = fg_capture_relax();
     uint32_t used = __atomic_load_n(&process->pools_used, __ATOMIC_ACQUIRE);
     for (uint32_t index = 0; index < used; index++) {
         struct fg_pool *record = &process->pools[index];
@@ -239,7 +226,7 @@ bool fg_pools_reclaim(struct fg_process *process, struct fg_group *group)
         fg_pool_leave(process, record);
         asked = true;
     }
-    restore(mode);
+    fg_capture_restore(mode);
     return asked;
 }
 
@@ -250,11 +237,11 @@ void fg_pools_settle(void)
         return;
     /* A settlement that finds something charged sets it again. */
     __atomic_store_n(&process->pools_hold, 0, __ATOMIC_SEQ_CST);
-    int mode = relax();
+    int mode = fg_capture_relax();
     uint32_t used = __atomic_load_n(&process->pools_used, __ATOMIC_ACQUIRE);
     for (uint32_t index = 0; index < used; index++) {
         if (in_gpu_memory(&process->pools[index]))
             fg_pool_settle(process, &process->pools[index]);
     }
-    restore(mode);
+    fg_capture_restore(mode);
 }
