@@ -5,6 +5,7 @@ enforced is refused when it is encoded, and what an interceptor would refuse is 
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Final
 
 from fracgpu.native import abi
@@ -14,13 +15,21 @@ from fracgpu.native.errors import ConfigPageInvalid, DeviceUuidInvalid
 _MAX_CORES_PERCENT: Final = 100
 
 
+class UtilizationView(IntEnum):
+    """What programs are told of the GPU's utilization: their allocation's share of it, or the whole device's."""
+
+    SLICE = abi.UTILIZATION_SLICE
+    DEVICE = abi.UTILIZATION_DEVICE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigPage:
     """The content of one config page.
 
     device_uuid is the text form (`GPU-...`). memory_limit_bytes None means no limit. cores_percent is 0 (no cap) or
     1..100 percent of one GPU. generation is even, and grows by two with each change; an odd one marks a write in
-    progress. observe means: account, never refuse. suspend means: hold new work until it is cleared.
+    progress. observe means: account, never refuse. suspend means: hold new work until it is cleared. count_overhead
+    False means: contexts, modules and what else only the driver sees are not charged.
     """
 
     allocation_id: str
@@ -30,10 +39,13 @@ class ConfigPage:
     generation: int = 2
     suspend: bool = False
     observe: bool = False
+    count_overhead: bool = True
+    utilization_view: UtilizationView = UtilizationView.SLICE
 
 
 def encode_config_page(page: ConfigPage) -> bytes:
-    """Return the bytes of the config file for `page`: CONFIG_FILE_BYTES of them, padded with zeros.
+    """Return the bytes of the config file for `page`: the page, padded with zeros, and a feedback section that says
+    nothing yet (fracgpu.native.feedback writes it).
 
     Raises ConfigPageInvalid for values that the interceptor could not enforce.
     """
@@ -50,16 +62,25 @@ def encode_config_page(page: ConfigPage) -> bytes:
     raw.device_uuid = uuid
     raw.memory_limit_bytes = abi.NO_LIMIT if page.memory_limit_bytes is None else page.memory_limit_bytes
     raw.cores_percent = page.cores_percent
-    raw.flags = (abi.FLAG_SUSPEND if page.suspend else 0) | (abi.FLAG_OBSERVE if page.observe else 0)
+    raw.flags = (
+        (abi.FLAG_SUSPEND if page.suspend else 0)
+        | (abi.FLAG_OBSERVE if page.observe else 0)
+        | (0 if page.count_overhead else abi.FLAG_IGNORE_OVERHEAD)
+    )
+    raw.feedback_offset_bytes = abi.FEEDBACK_OFFSET_BYTES
+    raw.feedback_slot_count = abi.SLOT_COUNT
+    raw.utilization_view = page.utilization_view
     raw.allocation_id = page.allocation_id.encode("ascii")
-    return bytes(abi.ffi.buffer(raw)).ljust(abi.CONFIG_FILE_BYTES, b"\0")
+    head = bytes(abi.ffi.buffer(raw)).ljust(abi.FEEDBACK_OFFSET_BYTES, b"\0")
+    return (head + _silent_feedback()).ljust(abi.CONFIG_FILE_WITH_FEEDBACK_BYTES, b"\0")
 
 
 def decode_config_page(data: bytes) -> ConfigPage:
     """Return what the config file content `data` says.
 
     Raises ConfigPageInvalid naming what is wrong: length, magic, version, size of the header, an odd generation, or a
-    value out of range. Accepts exactly the pages that the interceptor accepts.
+    value out of range. Accepts exactly the pages that the interceptor accepts, those of older hosts included, which
+    have no feedback section.
     """
     if len(data) < abi.CONFIG_FILE_BYTES:
         raise _invalid("", f"{len(data)} bytes long, expected {abi.CONFIG_FILE_BYTES}")
@@ -78,9 +99,23 @@ def decode_config_page(data: bytes) -> ConfigPage:
         generation=raw.generation,
         suspend=bool(raw.flags & abi.FLAG_SUSPEND),
         observe=bool(raw.flags & abi.FLAG_OBSERVE),
+        count_overhead=not raw.flags & abi.FLAG_IGNORE_OVERHEAD,
+        utilization_view=_view(raw.utilization_view),
     )
     _check(page)
     return page
+
+
+def _silent_feedback() -> bytes:
+    header: Any = abi.ffi.new("struct fracgpu_feedback_header *")
+    header.slot_stride_bytes = abi.FEEDBACK_STRIDE_BYTES
+    header.slot_count = abi.SLOT_COUNT
+    return bytes(abi.ffi.buffer(header))
+
+
+def _view(value: int) -> UtilizationView:
+    # A later host may know more views; what this version shows then is the slice.
+    return UtilizationView(value) if value in iter(UtilizationView) else UtilizationView.SLICE
 
 
 def _allocation_id(field: bytes) -> str:

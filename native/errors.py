@@ -39,3 +39,9 @@ class NativeLibrariesMissing(NativeError):
     """A compiled artefact is not where it is looked for."""
 
     default_remedy = "run `make native`, install the wheel, or set FRACGPU_NATIVE_DIR"
+
+
+class FeedbackUnwritable(NativeError):
+    """The host can not publish what it observes of an allocation: its processes go on with what they know."""
+
+    default_remedy = "nothing: claims prepared from now on have a feedback section"

@@ -56,7 +56,7 @@ $(OUT)/objects/nvml.map: interceptor/hooks.def
 	@mkdir -p $(@D)
 	$(Q)(echo '{ global:'; sed -n 's/^HOOK([a-z]*, \(nvml[A-Za-z0-9_]*\),.*/    \1;/p' $<; echo '  local: *; };') > $@.$$$$ && mv $@.$$$$ $@
 
-INTERCEPTOR_NVML_LIMITER = page usage ledger slot_lock
+INTERCEPTOR_NVML_LIMITER = feedback page usage ledger slot_lock
 
 $(foreach build,container standalone,\
   $(eval $(call SHIM,$(build),cuda,libcuda.so.1,,$(INTERCEPTOR_CUDA) $(INTERCEPTOR_$(build)) $(INTERCEPTOR_ONLY_$(build)_cuda),$(LIMITER)))\

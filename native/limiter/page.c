@@ -11,7 +11,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "amount.h"
 #include "pause.h"
+
+/* A section further away than this is a damaged page. */
+#define FEEDBACK_OFFSET_MAX (UINT64_C(1) << 20)
 
 static bool read_consistently(struct fg_page *page, uint64_t *memory_bytes, uint32_t *flags)
 {
@@ -67,36 +71,69 @@ enum fg_fault fg_page_adopt(struct fg_page *page, const struct fracgpu_config *c
     return check(page);
 }
 
+/* Find the feedback section of the file, and how much of the file is to be mapped with it. One that does not fit is left
+ * out: it only helps, and no program has to stop for lack of it. */
+static void find_feedback(struct fg_page *page, int descriptor, off_t file_bytes, const struct fracgpu_config *config)
+{
+    struct fracgpu_feedback_header header;
+    uint64_t offset = config->feedback_offset_bytes;
+    page->mapped_bytes = FRACGPU_CONFIG_FILE_BYTES;
+    if (offset < FRACGPU_CONFIG_FILE_BYTES || offset % FRACGPU_CONFIG_FILE_BYTES != 0 || offset > FEEDBACK_OFFSET_MAX ||
+        pread(descriptor, &header, sizeof(header), (off_t)offset) != (ssize_t)sizeof(header))
+        return;
+    uint64_t stride = header.slot_stride_bytes;
+    uint64_t slots = fg_min(header.slot_count, config->feedback_slot_count);
+    if (stride < FRACGPU_FEEDBACK_STRIDE_BYTES || stride > FRACGPU_CONFIG_FILE_BYTES || stride % 8 != 0 ||
+        slots > FG_SLOTS_MAX)
+        return;
+    uint64_t end = offset + FRACGPU_FEEDBACK_HEADER_BYTES + slots * stride;
+    if (end > (uint64_t)file_bytes)
+        return;
+    page->mapped_bytes = (size_t)end;
+    page->feedback_stride = (uint32_t)stride;
+    page->feedback_slots = (uint32_t)slots;
+}
+
+static const struct fracgpu_config *map_bytes(int descriptor, size_t bytes)
+{
+    void *mapping = mmap(NULL, bytes, PROT_READ, MAP_SHARED, descriptor, 0);
+    if (mapping == MAP_FAILED)
+        return NULL;
+    /* A forked child starts from nothing and maps its own. */
+    madvise(mapping, bytes, MADV_DONTFORK);
+    return mapping;
+}
+
 enum fg_fault fg_page_map(struct fg_page *page, int descriptor)
 {
     memset(page, 0, sizeof(*page));
     struct stat status;
-    enum fg_fault fault = FG_OK;
-    void *mapping = MAP_FAILED;
+    struct fracgpu_config head;
     if (fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode))
-        fault = FG_PAGE_UNREADABLE;
-    else if (status.st_size < FRACGPU_CONFIG_FILE_BYTES)
-        fault = FG_PAGE_TRUNCATED;
-    else if ((mapping = mmap(NULL, FRACGPU_CONFIG_FILE_BYTES, PROT_READ, MAP_SHARED, descriptor, 0)) == MAP_FAILED)
-        fault = FG_PAGE_UNREADABLE;
-    if (fault != FG_OK)
-        return fault;
-    /* A forked child starts from nothing and maps its own. */
-    madvise(mapping, FRACGPU_CONFIG_FILE_BYTES, MADV_DONTFORK);
-    page->config = mapping;
-    page->mapped = true;
-    fault = check(page);
+        return FG_PAGE_UNREADABLE;
+    if (status.st_size < FRACGPU_CONFIG_FILE_BYTES)
+        return FG_PAGE_TRUNCATED;
+    if (pread(descriptor, &head, sizeof(head), 0) != (ssize_t)sizeof(head))
+        return FG_PAGE_UNREADABLE;
+    find_feedback(page, descriptor, status.st_size, &head);
+    page->config = map_bytes(descriptor, page->mapped_bytes);
+    if (page->config == NULL)
+        return FG_PAGE_UNREADABLE;
+    enum fg_fault fault = check(page);
     if (fault != FG_OK)
         fg_page_close(page);
+    else if (page->feedback_stride != 0)
+        page->feedback = (const unsigned char *)page->config + head.feedback_offset_bytes;
     return fault;
 }
 
 void fg_page_close(struct fg_page *page)
 {
-    if (page->mapped)
-        munmap((void *)page->config, FRACGPU_CONFIG_FILE_BYTES);
+    if (page->config != NULL && page->mapped_bytes != 0)
+        munmap((void *)page->config, page->mapped_bytes);
     page->config = NULL;
-    page->mapped = false;
+    page->feedback = NULL;
+    page->mapped_bytes = 0;
 }
 
 struct fg_limits fg_page_limits(struct fg_page *page)
@@ -108,5 +145,6 @@ struct fg_limits fg_page_limits(struct fg_page *page)
         flags = __atomic_load_n(&page->last_flags, __ATOMIC_RELAXED);
     }
     bool limited = memory_bytes != FRACGPU_NO_LIMIT && !(flags & FRACGPU_FLAG_OBSERVE);
-    return (struct fg_limits){.memory_bytes = memory_bytes, .limited = limited};
+    bool overhead = !(flags & FRACGPU_FLAG_IGNORE_OVERHEAD);
+    return (struct fg_limits){.memory_bytes = memory_bytes, .limited = limited, .overhead = overhead};
 }

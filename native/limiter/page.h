@@ -10,15 +10,21 @@
 #include "../abi/fracgpu_abi.h"
 #include "fault.h"
 
-/* What the host currently allows. `limited` is false for no limit and for observe. */
+/* What the host currently allows. `limited` is false for no limit and for observe. `overhead` says whether contexts and
+ * what else only the driver sees are charged. */
 struct fg_limits {
     uint64_t memory_bytes;
     bool limited;
+    bool overhead;
 };
 
 struct fg_page {
     const struct fracgpu_config *config;
-    bool mapped;
+    size_t mapped_bytes;               /* 0: not a file */
+    /* What the host observes (feedback.h); NULL: the file has no such section. */
+    const unsigned char *feedback;
+    uint32_t feedback_slots;
+    uint32_t feedback_stride;
     /* The last consistent reading: what holds while the host is inside a write. */
     uint64_t last_generation;
     uint64_t last_memory_bytes;

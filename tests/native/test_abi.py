@@ -8,7 +8,13 @@ import pytest
 
 from fracgpu.native import abi
 
-STRUCTS = ("fracgpu_config", "fracgpu_state_header", "fracgpu_slot")
+STRUCTS = (
+    "fracgpu_config",
+    "fracgpu_feedback_header",
+    "fracgpu_feedback_slot",
+    "fracgpu_state_header",
+    "fracgpu_slot",
+)
 
 
 def fields(struct: str) -> list[str]:
@@ -31,7 +37,7 @@ def constants() -> dict[str, int]:
         "FRACGPU_STATE_MAGIC": abi.STATE_MAGIC,
         "FRACGPU_NO_LIMIT": abi.NO_LIMIT,
     }
-    for enum in ("fracgpu_abi", "fracgpu_config_flags", "fracgpu_slot_state"):
+    for enum in ("fracgpu_abi", "fracgpu_config_flags", "fracgpu_utilization_view", "fracgpu_slot_state"):
         values: Any = abi.ffi.typeof(f"enum {enum}").relements
         named |= values
     return named

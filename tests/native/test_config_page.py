@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fracgpu.native import abi
-from fracgpu.native.config_page import ConfigPage, decode_config_page, encode_config_page
+from fracgpu.native.config_page import ConfigPage, UtilizationView, decode_config_page, encode_config_page
 from fracgpu.native.errors import ConfigPageInvalid
 
 UUID = "GPU-11111111-2222-3333-4444-555555555555"
@@ -25,20 +25,32 @@ pages = st.builds(
     generation=st.integers(0, 2**63 - 1).map(lambda value: value * 2),
     suspend=st.booleans(),
     observe=st.booleans(),
+    count_overhead=st.booleans(),
+    utilization_view=st.sampled_from(UtilizationView),
 )
 
 
 @given(pages)
 def test_page_reads_back(page: ConfigPage) -> None:
     data = encode_config_page(page)
-    assert len(data) == 4096
+    assert len(data) == 4096 + 4096 + 1024 * 32
     assert decode_config_page(data) == page
+
+
+def test_file_of_an_older_host_has_no_feedback_section() -> None:
+    older = bytearray(encode_config_page(PAGE)[:4096])
+    struct.pack_into("<3I", older, 56, 0, 0, 0)
+    assert decode_config_page(bytes(older)) == PAGE
+
+
+def test_unknown_utilization_view_is_the_slice() -> None:
+    assert decode_config_page(patched(64, "<I", 7)).utilization_view is UtilizationView.SLICE
 
 
 def test_page_starts_with_its_magic_and_pads_with_zeros() -> None:
     data = encode_config_page(PAGE)
     assert data.startswith(b"FRACCFG1")
-    assert not any(data[abi.CONFIG_BYTES :])
+    assert not any(data[abi.CONFIG_BYTES : abi.CONFIG_FILE_BYTES])
 
 
 @pytest.mark.parametrize(
