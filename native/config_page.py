@@ -115,7 +115,7 @@ def _silent_feedback() -> bytes:
 
 def _view(value: int) -> UtilizationView:
     # A later host may know more views; what this version shows then is the slice.
-    return UtilizationView(value) if value in iter(UtilizationView) else UtilizationView.SLICE
+    return UtilizationView.DEVICE if value == abi.UTILIZATION_DEVICE else UtilizationView.SLICE
 
 
 def _allocation_id(field: bytes) -> str:
