@@ -74,7 +74,7 @@ CUAPI CUresult cuInit(unsigned flags)
 CUAPI CUresult cuDriverGetVersion(int *version)
 {
     NOT_NULL(version);
-    *version = FAKE_CUDA_VERSION;
+    *version = fake_cuda_version;
     return CUDA_SUCCESS;
 }
 

@@ -13,8 +13,8 @@
 
 #include "cuda_abi.h"
 #include "machine.h"
+#include "version.h"
 
-#define FAKE_CUDA_VERSION 13000
 #define MIB ((size_t)1 << 20)
 #define PHYSICAL_GRANULE (2 * MIB)        /* the driver hands out device memory in pages of this size */
 #define ALIGNMENT ((size_t)512)           /* of every device pointer */

@@ -1,15 +1,13 @@
 /* nvml.c: the session, the system, and the texts of errors. */
 #define _GNU_SOURCE
 #include "nvml.h"
+#include "version.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
-#define DRIVER_VERSION "580.65.06"
-#define LIBRARY_VERSION "13." DRIVER_VERSION
-#define CUDA_VERSION 13000
 #define INIT_FLAGS 3u
 
 struct machine nvml_machine = MACHINE_INITIALISER;
@@ -116,18 +114,18 @@ nvmlReturn nvml_text(char *buffer, unsigned length, const char *text)
 NVMLAPI nvmlReturn nvmlSystemGetDriverVersion(char *buffer, unsigned length)
 {
     NVML_TRY(nvml_ready());
-    return nvml_text(buffer, length, DRIVER_VERSION);
+    return nvml_text(buffer, length, fake_driver_version);
 }
 
 NVMLAPI nvmlReturn nvmlSystemGetNVMLVersion(char *buffer, unsigned length)
 {
-    return nvml_text(buffer, length, LIBRARY_VERSION);
+    return nvml_text(buffer, length, fake_nvml_version);
 }
 
 NVMLAPI nvmlReturn nvmlSystemGetCudaDriverVersion(int *version)
 {
     NVML_REQUIRE(version != NULL, NVML_ERROR_INVALID_ARGUMENT);
-    *version = CUDA_VERSION;
+    *version = fake_cuda_version;
     return NVML_SUCCESS;
 }
 

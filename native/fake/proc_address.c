@@ -15,7 +15,7 @@ static const struct symbol *search(const char *name, int version, bool per_threa
     const struct symbol *best = NULL;
     for (size_t i = 0; i < fake_symbol_count; i++) {
         const struct symbol *symbol = &fake_symbols[i];
-        if (symbol->per_thread != per_thread || strcmp(symbol->name, name) != 0) {
+        if (symbol->since > fake_cuda_version || symbol->per_thread != per_thread || strcmp(symbol->name, name) != 0) {
             continue;
         }
         *known = true;
@@ -34,7 +34,7 @@ static CUresult find(const char *name, void **out, int version, uint64_t flags, 
     NOT_NULL(out);
     REQUIRE((flags & ~(uint64_t)(FLAG_LEGACY | FLAG_PER_THREAD)) == 0, CUDA_ERROR_INVALID_VALUE);
     *out = NULL;
-    REQUIRE(version <= FAKE_CUDA_VERSION, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(version <= fake_cuda_version, CUDA_ERROR_INVALID_VALUE);
     if ((flags & FLAG_PER_THREAD) != 0) {
         found = search(name, version, true, &known);
     }

@@ -12,7 +12,7 @@ endif
 CFLAGS ?= -std=c11 -O2 -g -fPIC -fvisibility=hidden -fno-sanitize=all -Wall -Wextra -Werror
 SAN_CC ?= gcc -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all
 
-FAKE_MACHINE_SOURCES := $(addprefix $(FAKE_DIR)/, ledger.c machine.c procfs.c visible.c)
+FAKE_MACHINE_SOURCES := $(addprefix $(FAKE_DIR)/, ledger.c machine.c procfs.c version.c visible.c)
 FAKE_NVML_ONLY := $(sort $(wildcard $(FAKE_DIR)/nvml*.c))
 FAKE_CUDA_SOURCES := $(filter-out $(FAKE_NVML_ONLY), $(sort $(wildcard $(FAKE_DIR)/*.c)))
 FAKE_NVML_SOURCES := $(FAKE_MACHINE_SOURCES) $(FAKE_NVML_ONLY)
@@ -27,15 +27,57 @@ all: fake
 fake: $(OUT)/fake/libcuda.so.1 $(OUT)/fake/libnvidia-ml.so.1
 sanitize: sanitize-fake
 
-$(OUT)/fake/libcuda.so.1: $(FAKE_CUDA_SOURCES) $(FAKE_INPUTS)
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) $(FAKE_CUDA_SOURCES) $(FAKE_LINK) -Wl,-soname,libcuda.so.1 \
-	    -Wl,--version-script=$(FAKE_DIR)/libcuda.map -o $@.$$$$ && mv $@.$$$$ $@
+# The driver versions that can be had, as CUDA numbers them. fake/ is FAKE_DEFAULT, fake-<version>/ are all of them. They
+# differ in version.c and in the version script, which exports what cuda_symbols.def says that the version has.
+FAKE_DEFAULT := 13000
+FAKE_VERSIONS := 11080 12020 12090 13000 13050
+FAKE_NAME_11080 := 11.8
+FAKE_NAME_12020 := 12.2
+FAKE_NAME_12090 := 12.9
+FAKE_NAME_13000 := 13.0
+FAKE_NAME_13050 := 13.5
 
-$(OUT)/fake/libnvidia-ml.so.1: $(FAKE_NVML_SOURCES) $(FAKE_INPUTS)
+FAKE_OBJECTS := $(OUT)/objects/fake
+FAKE_CUDA_OBJECTS := $(patsubst $(FAKE_DIR)/%.c,$(FAKE_OBJECTS)/%.o,$(filter-out %/version.c,$(FAKE_CUDA_SOURCES)))
+FAKE_NVML_OBJECTS := $(patsubst $(FAKE_DIR)/%.c,$(FAKE_OBJECTS)/%.o,$(filter-out %/version.c,$(FAKE_NVML_SOURCES)))
+
+$(FAKE_OBJECTS)/%.o: $(FAKE_DIR)/%.c $(FAKE_INPUTS)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) $(FAKE_NVML_SOURCES) $(FAKE_LINK) -Wl,-soname,libnvidia-ml.so.1 \
-	    -Wl,--version-script=$(FAKE_DIR)/libnvidia-ml.map -o $@.$$$$ && mv $@.$$$$ $@
+	$(Q)$(CC) $(CFLAGS) -c $< -o $@.$$$$ && mv $@.$$$$ $@
+
+# One version: $(1).
+define FAKE_DRIVER
+$(FAKE_OBJECTS)/version-$(1).o: $(FAKE_DIR)/version.c $(FAKE_INPUTS)
+	@mkdir -p $$(@D)
+	$$(Q)$$(CC) $$(CFLAGS) -DFAKE_CUDA_VERSION=$(1) -c $$< -o $$@.$$$$$$$$ && mv $$@.$$$$$$$$ $$@
+
+$(FAKE_OBJECTS)/libcuda-$(1).map: $(FAKE_DIR)/cuda_symbols.def
+	@mkdir -p $$(@D)
+	$$(Q)sed -n 's/^[A-Z]*(\(cu[A-Za-z0-9_]*\), [A-Za-z0-9_]*, \([0-9]*\), [01])$$$$/\1 \2/p' $$< | \
+	    awk 'BEGIN {print "{ global:"} $$$$2 <= $(1) {print "    " $$$$1 ";"} END {print "  local: *; };"}' \
+	    > $$@.$$$$$$$$ && mv $$@.$$$$$$$$ $$@
+
+$(OUT)/fake-$(FAKE_NAME_$(1))/libcuda.so.1: $(FAKE_CUDA_OBJECTS) $(FAKE_OBJECTS)/version-$(1).o \
+    $(FAKE_OBJECTS)/libcuda-$(1).map
+	@mkdir -p $$(@D)
+	$$(Q)$$(CC) $$(CFLAGS) $(FAKE_CUDA_OBJECTS) $(FAKE_OBJECTS)/version-$(1).o $(FAKE_LINK) -Wl,-soname,libcuda.so.1 \
+	    -Wl,--version-script=$(FAKE_OBJECTS)/libcuda-$(1).map -o $$@.$$$$$$$$ && mv $$@.$$$$$$$$ $$@
+
+$(OUT)/fake-$(FAKE_NAME_$(1))/libnvidia-ml.so.1: $(FAKE_NVML_OBJECTS) $(FAKE_OBJECTS)/version-$(1).o
+	@mkdir -p $$(@D)
+	$$(Q)$$(CC) $$(CFLAGS) $(FAKE_NVML_OBJECTS) $(FAKE_OBJECTS)/version-$(1).o $(FAKE_LINK) \
+	    -Wl,-soname,libnvidia-ml.so.1 -Wl,--version-script=$(FAKE_DIR)/libnvidia-ml.map \
+	    -o $$@.$$$$$$$$ && mv $$@.$$$$$$$$ $$@
+
+fake: $(OUT)/fake-$(FAKE_NAME_$(1))/libcuda.so.1 $(OUT)/fake-$(FAKE_NAME_$(1))/libnvidia-ml.so.1
+endef
+
+$(foreach version,$(FAKE_VERSIONS),$(eval $(call FAKE_DRIVER,$(version))))
+
+# Files of their own: some that use the model copy them by their place.
+$(OUT)/fake/%.so.1: $(OUT)/fake-$(FAKE_NAME_$(FAKE_DEFAULT))/%.so.1
+	@mkdir -p $(@D)
+	$(Q)cp $< $@.$$$$ && mv $@.$$$$ $@
 
 # The model's own program, linked with its sources so that the sanitizers see every access. Run by the target.
 $(OUT)/sanitize/fake-selftest: $(FAKE_SELFTEST) $(FAKE_CUDA_SOURCES) $(FAKE_INPUTS)

@@ -1,13 +1,13 @@
 """cuGetProcAddress: the right symbol for a name, a version and a kind of default stream."""
 
-import re
 import subprocess
+import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.native.drivers import DRIVERS, SYMBOLS, Driver
 from tests.native.fake.cuda_process import (
     INVALID_VALUE,
     NOT_FOUND,
@@ -22,7 +22,6 @@ from tests.native.fake.cuda_process import (
 )
 
 Spawn = Callable[..., CudaProcess]
-ROOT = Path(__file__).resolve().parents[3]
 FOUND, NO_SYMBOL, VERSION_TOO_LOW = 0, 1, 2
 LEGACY, PER_THREAD = 1, 2
 
@@ -31,6 +30,12 @@ def ask(cuda: CudaProcess, name: str, version: int, flags: int = 0) -> tuple[int
     """(CUresult, address, status)."""
     reply = cuda.call("cuGetProcAddress_v2", memory(name.encode() + b"\0"), OUT_U64, i32(version), u64(flags), OUT_I32)
     return reply.rc, reply.out[0], reply.out[1]
+
+
+def ask_v1(cuda: CudaProcess, name: str, version: int) -> tuple[int, int]:
+    """(CUresult, address): all that drivers before CUDA 12.0 can be asked."""
+    reply = cuda.call("cuGetProcAddress", memory(name.encode() + b"\0"), OUT_U64, i32(version), u64(0))
+    return reply.rc, reply.out[0]
 
 
 def exported(cuda: CudaProcess, symbol: str) -> int:
@@ -91,23 +96,41 @@ def test_null_parameters(spawn: Spawn) -> None:
     assert cuda.call("cuGetProcAddress_v2", name, OUT_U64, i32(12000), u64(0), ["null"]).rc == SUCCESS
 
 
-def symbol_table() -> list[tuple[str, str, str]]:
-    text = (ROOT / "native" / "fake" / "cuda_symbols.def").read_text()
-    return re.findall(r"^(MODEL|ABSENT)\((\w+), (\w+), ", text, flags=re.MULTILINE)
-
-
-def test_exports_are_exactly_the_table(model: Any) -> None:
-    output = subprocess.run(
-        ["nm", "-D", "--defined-only", str(model.libraries.fake_cuda)], check=True, capture_output=True, text=True
-    ).stdout
-    addresses = {name: address for address, _, name in (line.split() for line in output.splitlines())}
-    assert set(addresses) == {symbol for _, symbol, _ in symbol_table()}
+@pytest.mark.parametrize("driver", DRIVERS, ids=str)
+def test_exports_are_exactly_those_of_the_version(model: Any, driver: Driver) -> None:
+    addresses = driver.exports(model.libraries)
+    assert set(addresses) == {symbol.name for symbol in SYMBOLS if symbol.since <= driver.cuda_version}
     assert len(set(addresses.values())) == len(addresses), "an interceptor tells functions apart by their addresses"
+
+
+@pytest.mark.parametrize("driver", DRIVERS, ids=str)
+def test_a_driver_knows_nothing_newer_than_itself(spawn: Spawn, model: Any, driver: Driver) -> None:
+    newer = sorted({symbol.base for symbol in SYMBOLS} - {symbol.base for symbol in SYMBOLS if driver.has(symbol.name)})
+    cuda = spawn(LD_LIBRARY_PATH=str(driver.directory(model.libraries)))
+    if driver.has("cuGetProcAddress_v2"):
+        assert {ask(cuda, name, driver.cuda_version)[1:] for name in newer} <= {(0, NO_SYMBOL)}
+    assert {ask_v1(cuda, name, driver.cuda_version) for name in newer} <= {(NOT_FOUND, 0)}
+    assert ask_v1(cuda, "cuMemAlloc", driver.cuda_version) == (SUCCESS, exported(cuda, "cuMemAlloc_v2"))
+    assert ask_v1(cuda, "cuMemAlloc", driver.cuda_version + 10)[0] == INVALID_VALUE
+    reply = cuda.call("cuDriverGetVersion", OUT_I32)
+    assert (reply.rc, reply.out) == (SUCCESS, [driver.cuda_version])
+
+
+@pytest.mark.parametrize("driver", DRIVERS, ids=str)
+def test_nvml_is_of_the_same_driver(model: Any, driver: Driver) -> None:
+    script = (
+        "import pynvml; pynvml.nvmlInit();"
+        "print(pynvml.nvmlSystemGetDriverVersion(), pynvml.nvmlSystemGetCudaDriverVersion_v2())"
+    )
+    environment = model.environment | {"LD_LIBRARY_PATH": str(driver.directory(model.libraries))}
+    result = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True)
+    assert result.stdout.split() == [driver.release, str(driver.cuda_version)]
 
 
 def test_what_is_not_modelled_says_so(spawn: Spawn, model: Any) -> None:
     cuda = spawn().start()
-    absent = [symbol for kind, symbol, _ in symbol_table() if kind == "ABSENT"]
+    default = next(driver for driver in DRIVERS if driver.is_default)
+    absent = [symbol.name for symbol in SYMBOLS if default.has(symbol.name) and not symbol.modelled]
     codes = cuda.python(f"result = sorted({{getattr(cuda, name)() for name in {absent!r}}})")
     assert codes == [NOT_SUPPORTED]
 
