@@ -35,6 +35,7 @@ class AllocationObservation:
 
     `processes` counts those of its containers that the driver lists on the GPU; `driver_bytes` is what the driver
     counts for them, contexts included, None where it does not say or can not tell this allocation from another.
+    `host_pinned_bytes` is memory of the host that they pinned, which no limit is set for.
     """
 
     claim: ClaimRef
@@ -50,6 +51,7 @@ class AllocationObservation:
     processes: int
     observed_at: datetime
     driver_bytes: int | None = None
+    host_pinned_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

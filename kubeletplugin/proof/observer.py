@@ -174,6 +174,7 @@ class Observer:
             refusals=account.refusals if account else None,
             processes=len(evidence.processes),
             driver_bytes=driver_bytes(evidence),
+            host_pinned_bytes=sum(slot.host_pinned_bytes for slot in account.processes) if account else None,
             observed_at=self._now(),
         )
 

@@ -97,6 +97,13 @@ ALLOCATION_DRIVER_MEMORY_USED = Metric(
     _ALLOCATION,
     "What the driver counts for its processes, contexts included; absent where it does not say.",
 )
+ALLOCATION_HOST_PINNED = Metric(
+    "fracgpu_allocation_host_pinned_bytes",
+    "gauge",
+    "By",
+    _ALLOCATION,
+    "Memory of the host that its processes pinned through CUDA; no limit is set for it.",
+)
 ALLOCATION_CORES = Metric(
     "fracgpu_allocation_cores_percent", "gauge", "%", _ALLOCATION, "Cores that it was given, in percent of one GPU."
 )

@@ -114,6 +114,7 @@ def _allocation_families(allocations: Sequence[AllocationObservation]) -> Iterab
     yield _family(catalogue.ALLOCATION_MEMORY_USED, ((labels, a.used_bytes) for labels, a in seen))
     yield _family(catalogue.ALLOCATION_MEMORY_PEAK, ((labels, a.peak_bytes) for labels, a in seen))
     yield _family(catalogue.ALLOCATION_DRIVER_MEMORY_USED, ((labels, a.driver_bytes) for labels, a in seen))
+    yield _family(catalogue.ALLOCATION_HOST_PINNED, ((labels, a.host_pinned_bytes) for labels, a in seen))
     yield _family(catalogue.ALLOCATION_CORES, ((labels, a.record.cores) for labels, a in seen))
     yield _family(catalogue.ALLOCATION_REFUSALS, ((labels, a.refusals) for labels, a in seen))
     yield _family(catalogue.ALLOCATION_PROCESSES, ((labels, a.processes) for labels, a in seen))

@@ -4,6 +4,7 @@
 #include "charge.h"
 
 #include "../limiter/amount.h"
+#include "capture_mode.h"
 #include "devices.h"
 #include "pools.h"
 
@@ -26,6 +27,20 @@ CUresult fg_charge_current(uint64_t bytes, enum fg_kind kind, struct fg_charge *
         return CUDA_ERROR_SYSTEM_NOT_READY;
     CUresult code = fg_group_of_context(process, &group);
     return code == CUDA_SUCCESS ? fg_charge_group(process, group, bytes, kind, charge) : code;
+}
+
+bool fg_charge_host(struct fg_process *process, uint64_t bytes, struct fg_charge *charge)
+{
+    struct fg_group *group;
+    int mode = fg_capture_relax();
+    CUresult code = fg_group_of_context(process, &group);
+    fg_capture_restore(mode);
+    if (code != CUDA_SUCCESS)
+        return false;
+    struct fg_member *member = group->members[0];
+    *charge = (struct fg_charge){.bytes = fg_min(bytes, FG_AMOUNT_MAX), .member = member->index, .kind = FG_HOST};
+    fg_ledger_charge(&member->ledger, charge->bytes, FG_HOST);
+    return true;
 }
 
 bool fg_charge_adjust(struct fg_charge *charge, uint64_t bytes)

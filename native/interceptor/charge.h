@@ -16,6 +16,9 @@ CUresult fg_charge_current(uint64_t bytes, enum fg_kind kind, struct fg_charge *
 CUresult fg_charge_group(struct fg_process *process, struct fg_group *group, uint64_t bytes, enum fg_kind kind,
                          struct fg_charge *charge);
 
+/* Count memory of the host, which no limit is set for, where the current context's GPU is charged. False: nowhere. */
+bool fg_charge_host(struct fg_process *process, uint64_t bytes, struct fg_charge *charge);
+
 /* Make a charge be `bytes`, when the driver took another amount than was reserved. False when that is refused: the
  * charge is then what it was. */
 bool fg_charge_adjust(struct fg_charge *charge, uint64_t bytes);

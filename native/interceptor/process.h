@@ -49,6 +49,7 @@ struct fg_process {
     struct fg_table handles;           /* physical handle -> link: references; bytes: key in `physicals` */
     struct fg_table physicals;         /* serial number -> charge; link: references */
     struct fg_table maps;              /* mapped address -> bytes; link: handle */
+    struct fg_table pinned;            /* host address -> what is counted for it */
     uint64_t last_serial;
     struct fg_pool pools[FG_POOLS_MAX];
 };

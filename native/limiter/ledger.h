@@ -20,7 +20,8 @@
 enum fg_kind {
     FG_PLAIN = 0,
     FG_MANAGED = 1,
-    FG_POOL = 2
+    FG_POOL = 2,
+    FG_HOST = 3                        /* pinned memory of the host: counted, never limited */
 };
 
 struct fg_ledger {

@@ -113,8 +113,18 @@ enum fg_verdict fg_ledger_reserve(struct fg_ledger *ledger, uint64_t limit, uint
     return FG_REFUSED;
 }
 
+/* What is not the GPU's is no part of what is committed. */
+static bool counted_apart(struct fracgpu_slot *slot, enum fg_kind kind, uint64_t change)
+{
+    if (kind == FG_HOST)
+        __atomic_fetch_add(&slot->host_pinned_bytes, change, __ATOMIC_RELAXED);
+    return kind == FG_HOST;
+}
+
 void fg_ledger_charge(struct fg_ledger *ledger, uint64_t bytes, enum fg_kind kind)
 {
+    if (counted_apart(ledger->own, kind, bytes))
+        return;
     __atomic_fetch_add(&ledger->own->committed_bytes, bytes, __ATOMIC_SEQ_CST);
     count_kind(ledger->own, kind, bytes);
     raise_peak(ledger->header, fg_ledger_scan(ledger).committed);
@@ -122,6 +132,8 @@ void fg_ledger_charge(struct fg_ledger *ledger, uint64_t bytes, enum fg_kind kin
 
 void fg_ledger_discharge(struct fg_ledger *ledger, uint64_t bytes, enum fg_kind kind)
 {
+    if (counted_apart(ledger->own, kind, 0 - bytes))
+        return;
     count_kind(ledger->own, kind, 0 - bytes);
     __atomic_fetch_sub(&ledger->own->committed_bytes, bytes, __ATOMIC_SEQ_CST);
 }

@@ -177,7 +177,7 @@ def test_after_a_reboot(setting: Setting, claim: Any) -> None:
         "Unknown/FilesMissing",
         "Unknown/FilesMissing",
     ]
-    assert (one.used_bytes, one.refusals) == (None, None)
+    assert (one.used_bytes, one.refusals, one.host_pinned_bytes) == (None, None, None)
 
 
 def test_an_account_that_the_container_broke(setting: Setting, claim: Any) -> None:
@@ -299,3 +299,12 @@ def test_a_process_with_a_slot_is_enforced(setting: Setting, claim: Any, monkeyp
 
         monkeypatch.setattr(observer_files, "read_state_file", read)
         assert setting.verdict() == ("True/InterceptorAttached" if enforced else "False/LibraryNotLoaded"), changes
+
+
+def test_what_all_processes_have_pinned_of_the_host(
+    setting: Setting, claim: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim()
+    slots = (replace(SLOT, host_pinned_bytes=3 * GIB), replace(SLOT, index=1, host_pinned_bytes=GIB))
+    monkeypatch.setattr(observer_files, "read_state_file", lambda path: replace(read_state_file(path), processes=slots))
+    assert setting.look()["c1"].host_pinned_bytes == 4 * GIB

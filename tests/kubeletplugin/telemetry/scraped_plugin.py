@@ -77,6 +77,7 @@ def observed(of: AllocationRecord, *, namespace: str = "ns", claim: str = "c", *
         "processes": 2,
         "observed_at": SEEN_AT,
         "driver_bytes": 5 * GIB,
+        "host_pinned_bytes": 7 * GIB,
     }
     return AllocationObservation(**values | changes)
 

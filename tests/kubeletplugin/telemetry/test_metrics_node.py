@@ -115,6 +115,7 @@ def test_an_allocation_shows_its_amounts_and_each_condition_in_one_status(plugin
         "memory_used_bytes": GIB,
         "memory_peak_bytes": 2 * GIB,
         "driver_memory_used_bytes": 5 * GIB,
+        "host_pinned_bytes": 7 * GIB,
         "cores_percent": 30,
         "refusals_total": 3,
         "processes": 2,

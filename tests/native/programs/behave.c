@@ -15,7 +15,7 @@ size_t limit;
 handle_t own_pool;
 static char **state_paths;
 
-uint64_t charged_on(int device)
+static struct fracgpu_slot own_slot(int device)
 {
     struct fracgpu_slot slot;
     int descriptor = open(state_paths[device], O_RDONLY);
@@ -23,7 +23,17 @@ uint64_t charged_on(int device)
     CHECK(pread(descriptor, &slot, sizeof(slot), FRACGPU_STATE_HEADER_BYTES) == sizeof(slot));
     close(descriptor);
     CHECK(slot.state == FRACGPU_SLOT_LIVE && slot.pending_bytes == 0);
-    return slot.committed_bytes;
+    return slot;
+}
+
+uint64_t charged_on(int device)
+{
+    return own_slot(device).committed_bytes;
+}
+
+uint64_t pinned(void)
+{
+    return own_slot(0).host_pinned_bytes;
 }
 
 uint64_t charged(void)

@@ -19,6 +19,13 @@
     ONE(cuMemAllocAsync_ptsz, check_alloc_async_ptsz) \
     ONE(cuMemAllocFromPoolAsync, check_alloc_pool) \
     ONE(cuMemAllocFromPoolAsync_ptsz, check_alloc_pool_ptsz) \
+    ONE(cuMemAllocHost, check_host_alloc_v1) \
+    ONE(cuMemAllocHost_v2, check_host_alloc_v2) \
+    ONE(cuMemHostAlloc, check_host_alloc_flags) \
+    ONE(cuMemHostRegister, check_host_register_v1) \
+    ONE(cuMemHostRegister_v2, check_host_register_v2) \
+    ONE(cuMemFreeHost, check_host_free) \
+    ONE(cuMemHostUnregister, check_host_unregister) \
     ONE(cuInit, check_init) \
     ONE(cuMemFree, check_free_v1) \
     ONE(cuMemFree_v2, check_free_v2) \
@@ -55,6 +62,9 @@ extern handle_t own_pool;              /* a pool of GPU 0, made for each check b
 /* What this process, the only one, has charged on a GPU. */
 uint64_t charged_on(int device);
 uint64_t charged(void);
+
+/* What it has counted of the host's memory, in the account of GPU 0. */
+uint64_t pinned(void);
 
 /* What cuMemGetInfo_v2 says is free; its total must be the limit. */
 size_t shown_free(void);

@@ -53,6 +53,13 @@ struct pool_props {
     API(cuMemAllocAsync_ptsz, (uint64_t *, size_t, handle_t)) \
     API(cuMemAllocFromPoolAsync, (uint64_t *, size_t, handle_t, handle_t)) \
     API(cuMemAllocFromPoolAsync_ptsz, (uint64_t *, size_t, handle_t, handle_t)) \
+    API(cuMemAllocHost, (void **, unsigned)) \
+    API(cuMemAllocHost_v2, (void **, size_t)) \
+    API(cuMemHostAlloc, (void **, size_t, unsigned)) \
+    API(cuMemHostRegister, (void *, size_t, unsigned)) \
+    API(cuMemHostRegister_v2, (void *, size_t, unsigned)) \
+    API(cuMemFreeHost, (void *)) \
+    API(cuMemHostUnregister, (void *)) \
     API(cuMemFree, (unsigned)) \
     API(cuMemFree_v2, (uint64_t)) \
     API(cuMemFreeAsync, (uint64_t, handle_t)) \
