@@ -167,6 +167,15 @@ def mutant(tmp_path_factory: pytest.TempPathFactory, native_build: NativeLibrari
 
 
 @pytest.fixture(scope="session")
+def arm64_build(native_build: NativeLibraries) -> NativeLibraries:
+    """Build native/ once more, from the same sources, for another processor."""
+    directory = native_build.directory.with_name(f"{native_build.directory.name}-arm64")
+    make = ["make", "--no-print-directory", "-C", str(ROOT / "native"), f"OUT={directory}"]
+    subprocess.run([*make, "TARGET=aarch64-linux-gnu.2.17"], env={**os.environ, "PYTHON": sys.executable}, check=True)
+    return NativeLibraries(directory)
+
+
+@pytest.fixture(scope="session")
 def c_compiler() -> tuple[str, ...]:
     return CC
 

@@ -1,4 +1,7 @@
-"""What the built shims are, read from their ELF headers: nothing that could keep a program from starting."""
+"""What the built shims are, read from their ELF headers: nothing that could keep a program from starting.
+
+Those for arm64 too: the same sources, the same floor, the same rules.
+"""
 
 import re
 import subprocess
@@ -17,10 +20,15 @@ SHIMS = {
 }
 
 
-@pytest.fixture(params=SHIMS, ids=["-".join(key) for key in SHIMS])
-def shim(request: pytest.FixtureRequest, native_build: NativeLibraries) -> tuple[Path, str, str]:
-    build, library = request.param
-    path: Path = getattr(native_build, f"{build}_{library}")
+BUILDS = {"x86_64": "native_build", "arm64": "arm64_build"}
+CASES = [(machine, *key) for machine in BUILDS for key in SHIMS]
+
+
+@pytest.fixture(params=CASES, ids=["-".join(case) for case in CASES])
+def shim(request: pytest.FixtureRequest) -> tuple[Path, str, str]:
+    machine, build, library = request.param
+    libraries: NativeLibraries = request.getfixturevalue(BUILDS[machine])
+    path: Path = getattr(libraries, f"{build}_{library}")
     return path, library, SHIMS[build, library]
 
 

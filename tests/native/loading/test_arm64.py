@@ -1,0 +1,55 @@
+"""The arm64 build, from the same sources, on an emulated processor: from the first allocation to a refusal."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fracgpu.native.libraries import NativeLibraries
+from fracgpu.native.state_file import read_state_file
+from tests.native.loading.debian import ARM64, QEMU, Package
+from tests.native.loading.setting import CAPPED, LIMIT_MIB, MIB, Loader
+
+TARGET = "aarch64-linux-gnu.2.17"
+
+
+@pytest.fixture(params=ARM64)
+def emulated(request: pytest.FixtureRequest, package: Callable[[Package], Path]) -> Callable[..., list[str | Path]]:
+    """Return the command that runs an arm64 program; directories to look for libraries in come first."""
+    loader = Loader(package(ARM64[request.param]))
+    emulator = package(QEMU) / "usr" / "bin" / "qemu-aarch64-static"
+
+    def command(*words: str | Path, search: tuple[Path, ...] = ()) -> list[str | Path]:
+        return [emulator, *loader.command(*search), *words]
+
+    return command
+
+
+@pytest.fixture
+def capped(capped: Any, arm64_build: NativeLibraries) -> Any:
+    """The prefix with a limit; shims and model are those for arm64."""
+    capped.use("libcuda.so.1", arm64_build.standalone_cuda)
+    capped.use("libnvidia-ml.so.1", arm64_build.standalone_nvml)
+    capped.use("driver/libcuda.so.1", arm64_build.fake_cuda)
+    capped.use("driver/libnvidia-ml.so.1", arm64_build.fake_nvml)
+    return capped
+
+
+@pytest.mark.parametrize("way", ["soname", "deepbind", "next", "namespace", "absolute", "routed"])
+def test_a_program_is_capped(
+    emulated: Callable[..., list[str | Path]], capped: Any, compiled: Callable[..., Path], way: str
+) -> None:
+    program = compiled("ways", target=TARGET)
+    result = capped.run(*emulated(program, way, capped.directory, search=(capped.directory,)))
+    assert result.stdout.splitlines() == CAPPED
+    snapshot = read_state_file(capped.state)
+    assert (snapshot.peak_bytes, snapshot.refusals, snapshot.processes) == (LIMIT_MIB * MIB, 1, ())
+
+
+def test_a_probe_climbs_to_the_limit(
+    emulated: Callable[..., list[str | Path]], capped: Any, arm64_build: NativeLibraries
+) -> None:
+    climb = arm64_build.probe("fracgpu-climb")
+    result = capped.run(*emulated(climb, "driver", "256", search=(capped.directory,)))
+    assert f'"allocated_bytes": {LIMIT_MIB * MIB}' in result.stdout.splitlines()[-1]
