@@ -18,7 +18,7 @@ class Loader:
 
     def command(self, *search: Path) -> list[str]:
         """Return what starts a program with this C library, to be followed by its path; `search` comes first."""
-        # Beside the library: /lib64 has a link to it, which in some releases is absolute and leads to the machine's own.
+        # Beside the library: the link in /lib64 is absolute in some releases, and leads to the machine's own.
         (library,) = self.root.rglob("libc.so.6")
         (linker,) = library.parent.glob("ld-linux-*.so.*")
         path = ":".join(map(str, (*search, library.parent)))

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-
 from fracgpu.native.libraries import NativeLibraries
 from fracgpu.native.state_file import read_state_file
 from tests.native.loading.debian import GLIBCS, Package
