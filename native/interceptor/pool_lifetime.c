@@ -57,8 +57,11 @@ CUresult fg_hook_cuMemPoolDestroy(CUmemoryPool pool)
     /* In vain when a thread that lost its CPU is in charge. The record must then not keep the handle either, or the
      * driver would be asked about a pool that is gone; its charge goes with its last pointer. */
     bool in_charge = fg_pool_enter(record);
-    uint64_t used = 0;
-    fg_pool_attribute(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used);
+    /* The blocks in which something is still allocated stay until the last of it is freed. */
+    uint64_t kept = UINT64_MAX;
+    if (in_charge)
+        FG_CALL(cuMemPoolTrimTo, pool, 0);
+    fg_pool_attribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &kept);
     __atomic_store_n(&record->handle, FG_POOL_GONE, __ATOMIC_SEQ_CST);
     CUresult code = FG_CALL(cuMemPoolDestroy, pool);
     uint64_t gone = FG_POOL_GONE;
@@ -66,7 +69,7 @@ CUresult fg_hook_cuMemPoolDestroy(CUmemoryPool pool)
         __atomic_compare_exchange_n(&record->handle, &gone, (uint64_t)(uintptr_t)pool, 0, __ATOMIC_SEQ_CST,
                                     __ATOMIC_SEQ_CST);
     else if (in_charge)
-        fg_pool_gone(process, record, used);
+        fg_pool_gone(process, record, kept);
     if (in_charge)
         fg_pool_leave(process, record);
     else

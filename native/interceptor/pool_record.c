@@ -151,14 +151,13 @@ static uint64_t total_charge(const struct fg_process *process, const struct fg_p
     return total;
 }
 
-void fg_pool_release(struct fg_process *process, struct fg_pool *record, uint64_t bytes)
+static void take_off(struct fg_process *process, struct fg_pool *record, uint64_t bytes)
 {
     /* Last in, first out: the first allocation is filled first and emptied last. */
     for (uint32_t member = process->member_count; member-- > 0 && bytes > 0;) {
         uint64_t charged = __atomic_load_n(&record->charged[member], __ATOMIC_SEQ_CST);
         uint64_t part = fg_min(charged, bytes);
-        /* Frees of a pool that is gone do this at the same time: nothing is released twice. A failed exchange means
-         * that another thread changed the charge, so this ends. */
+        /* Allocations add to it at the same time. A failed exchange means that one did, so this ends. */
         while (part != 0 && !__atomic_compare_exchange_n(&record->charged[member], &charged, charged - part, 0,
                                                          __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
             part = fg_min(charged, bytes);
@@ -172,7 +171,7 @@ void fg_pool_release(struct fg_process *process, struct fg_pool *record, uint64_
 /* The last pointer of a pool that is gone has been freed. */
 static void forget(struct fg_process *process, struct fg_pool *record)
 {
-    fg_pool_release(process, record, UINT64_MAX);
+    take_off(process, record, UINT64_MAX);
     clear_headroom(record);
     __atomic_store_n(&record->reserved_seen, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&record->handle, 0, __ATOMIC_RELEASE);
@@ -216,7 +215,7 @@ static void settle_once(struct fg_process *process, struct fg_pool *record)
     uint64_t in_flight = reading.in_flight;
     uint64_t charged = reading.charged;
     if (charged > reserved + in_flight)
-        fg_pool_release(process, record, charged - reserved - in_flight);
+        take_off(process, record, charged - reserved - in_flight);
     /* The pool grew by more than all reservations together. The memory is there: it is charged, and what comes next
      * pays for it. */
     charged = total_charge(process, record);
@@ -260,5 +259,5 @@ void fg_pool_gone(struct fg_process *process, struct fg_pool *record, uint64_t r
 {
     uint64_t charged = total_charge(process, record);
     if (charged > remaining)
-        fg_pool_release(process, record, charged - remaining);
+        take_off(process, record, charged - remaining);
 }

@@ -43,9 +43,6 @@ void fg_pool_leave(struct fg_process *process, struct fg_pool *record);
  * thread in charge. */
 void fg_pool_gone(struct fg_process *process, struct fg_pool *record, uint64_t remaining);
 
-/* Take up to `bytes` off the charge. */
-void fg_pool_release(struct fg_process *process, struct fg_pool *record, uint64_t bytes);
-
 bool fg_pool_attribute(CUmemoryPool pool, int attribute, uint64_t *value);
 
 #endif

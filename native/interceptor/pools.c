@@ -197,8 +197,6 @@ CUresult fg_hook_cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *address, size_t bytes
 void fg_pool_pointer_freed(struct fg_process *process, const struct fg_value *value)
 {
     struct fg_pool *record = &process->pools[value->link];
-    if (__atomic_load_n(&record->handle, __ATOMIC_SEQ_CST) == FG_POOL_GONE)
-        fg_pool_release(process, record, value->bytes);
     /* Asked once more: whoever destroys the pool meanwhile looks at the pointers after it has said so, so one of the
      * two sees both. */
     if (__atomic_fetch_sub(&record->pointers, 1, __ATOMIC_SEQ_CST) == 1 &&
