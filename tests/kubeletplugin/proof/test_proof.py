@@ -5,6 +5,7 @@ The embedded cluster runs pods; observer and reporter look at its node as the pl
 
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ from fracgpu.sim.node.container import ContainerProcess
 DEADLINE_SECONDS = 60.0
 HOLD = ("fracgpu-hold", "driver", "100")
 MIB = 1 << 20
+ROOT = Path(__file__).resolve().parents[3]
 # In the container: what lies at the first path where programs look, and the driver's own library behind the shim.
 SHIM = f"/usr/lib/{os.uname().machine}-linux-gnu/libcuda.so.1"
 REAL = "/run/fracgpu/driver/libcuda.so.1"
@@ -211,6 +213,28 @@ def test_a_process_that_loads_the_driver_itself_is_found(proof: Proof, pod: str)
     end(bypassing)
     proof.wait_for(pod, "True/InterceptorAttached")
     end(shimmed)
+
+
+@pytest.fixture(scope="module")
+def static_holder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A static program with the model's driver linked into it; its name is that of the probe."""
+    program = tmp_path_factory.mktemp("static") / "fracgpu-hold"
+    fake = ROOT / "native" / "fake"
+    sources = [path for path in sorted(fake.glob("*.c")) if not path.name.startswith("nvml")]
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-musl", "-static", "-std=c11", "-O1"]
+    holder = Path(__file__).with_name("static_holder.c")
+    subprocess.run([*compiler, "-w", f"-I{fake}", holder, *sources, "-lpthread", "-o", program], check=True)
+    return program
+
+
+def test_a_static_program_is_found(proof: Proof, pod: str, static_holder: Path) -> None:
+    """Nothing can be put in front of its driver; that it holds memory without a slot is what shows."""
+    holder = proof.lab.spawn(pod, [str(static_holder)])
+    assert b'"ready": true' in next(holder.lines(), b"")
+    device = proof.wait_for(pod, "False/LibraryNotLoaded")
+    assert f"process {host_pid(holder.pid)} (fracgpu-hold) uses the GPU" in message(device)
+    end(holder)
+    proof.wait_for(pod, "Unknown/NoProcess")
 
 
 def test_a_process_in_a_pid_namespace_of_its_own_is_recognised(proof: Proof, pod: str) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from fracgpu.native.libraries import NativeLibraries
 from tests.cluster.build.errors import BuildError
-from tests.native.loading.debian import Package, unpacked
+from tests.native.loading.debian import BOOKWORM, Package, unpacked
+from tests.native.loading.image import Image
 from tests.native.loading.setting import GPU, LIMIT_MIB
 
 HERE = Path(__file__).parent
@@ -65,3 +66,22 @@ def capped(prefix: Any) -> Any:
     for library in ("libcuda", "libnvidia-ml"):
         (prefix.directory / f"{library}.so").symlink_to(f"{library}.so.1")
     return prefix
+
+
+@pytest.fixture
+def image(
+    request: pytest.FixtureRequest,
+    prefix: Any,
+    tmp_path: Path,
+    native_build: NativeLibraries,
+    package: Callable[[Package], Path],
+) -> Image:
+    """A container's file system, with Debian 12's C library unless a test gives another one as the parameter."""
+    probe = subprocess.run(
+        ["unshare", "-Urm", "mount", "-t", "tmpfs", "none", "/tmp"], capture_output=True, check=False
+    )
+    if probe.returncode != 0:
+        pytest.skip("this machine allows no user and mount namespaces (unshare -Urm)")
+    made = Image(tmp_path / "image")
+    made.fill(package(getattr(request, "param", BOOKWORM)), native_build, prefix.machine)
+    return made
