@@ -153,6 +153,7 @@ def _encode_gpu(spec: FakeGpuSpec) -> bytes:
     raw.compute_major, raw.compute_minor = capability
     raw.multiprocessors = spec.multiprocessors
     raw.brand = _BRAND_NVIDIA
+    raw.persistence_mode = 1
     raw.architecture = next((code for since, code in _ARCHITECTURES if capability >= since), _ARCHITECTURE_MAXWELL)
     return bytes(ffi.buffer(raw))
 
@@ -249,12 +250,65 @@ def set_lost(path: Path, uuid: str, *, lost: bool) -> None:
     """
     descriptor = _open(path)
     try:
-        uuids = [gpu.uuid for gpu in _read(path, descriptor)]
-        if uuid not in uuids:
-            raise FakeMachineInvalid(f"modelled GPU {uuid}", f"is not in machine {path}")
-        _write_field(descriptor, uuids.index(uuid), "lost", int(lost))
+        _write_field(descriptor, _index(path, descriptor, uuid), "lost", int(lost))
     finally:
         os.close(descriptor)
+
+
+def set_activity(
+    path: Path,
+    pid: int,
+    uuid: str,
+    *,
+    sm_percent: int = 0,
+    memory_percent: int = 0,
+    graphics: bool = False,
+    mps: bool = False,
+) -> None:
+    """Say how busy living process `pid` (in its own pid namespace) keeps the GPU with `uuid`, and what NVML calls it.
+
+    With `graphics` or `mps` NVML lists it among the graphics processes or the clients of an MPS server, too. It stays
+    so until the process ends or this is called again. Raises FakeMachineInvalid.
+    """
+    descriptor = _open(path)
+    try:
+        _lock(descriptor)
+        gpu = _index(path, descriptor, uuid)
+        content = bytearray(os.pread(descriptor, MACHINE_FILE_BYTES, 0))
+        slots: Any = ffi.cast("struct fake_slot *", ffi.from_buffer(content) + _SLOTS_OFFSET)
+        found = [index for index in _living_slots(descriptor, slots) if slots[index].pid == pid]
+        if not found:
+            raise FakeMachineInvalid(f"process {pid}", f"uses no GPU of machine {path}")
+        for index in found:
+            slot = slots[index]
+            slot.sm_percent[gpu], slot.memory_percent[gpu] = sm_percent, memory_percent
+            slot.graphics_mask = slot.graphics_mask & ~(1 << gpu) | graphics << gpu
+            slot.mps_mask = slot.mps_mask & ~(1 << gpu) | mps << gpu
+            start = (
+                _SLOTS_OFFSET + index * _SIZES["FAKE_SLOT_BYTES"] + ffi.offsetof("struct fake_slot", "graphics_mask")
+            )
+            end = _SLOTS_OFFSET + index * _SIZES["FAKE_SLOT_BYTES"] + ffi.offsetof("struct fake_slot", "reserved")
+            os.pwrite(descriptor, content[start:end], start)
+    finally:
+        os.close(descriptor)
+
+
+def set_video_activity(path: Path, uuid: str, *, encoder_percent: int, decoder_percent: int) -> None:
+    """Say how busy the video engines of the GPU with `uuid` are, whoever uses them. Raises FakeMachineInvalid."""
+    descriptor = _open(path)
+    try:
+        gpu = _index(path, descriptor, uuid)
+        _write_field(descriptor, gpu, "encoder_percent", encoder_percent)
+        _write_field(descriptor, gpu, "decoder_percent", decoder_percent)
+    finally:
+        os.close(descriptor)
+
+
+def _index(path: Path, descriptor: int, uuid: str) -> int:
+    uuids = [gpu.uuid for gpu in _read(path, descriptor)]
+    if uuid not in uuids:
+        raise FakeMachineInvalid(f"modelled GPU {uuid}", f"is not in machine {path}")
+    return uuids.index(uuid)
 
 
 def _open(path: Path) -> int:
@@ -290,7 +344,11 @@ def _read(path: Path, descriptor: int) -> tuple[FakeGpuUsage, ...]:
 def _living(descriptor: int, content: bytes) -> list[Any]:
     """Return the slots of living processes: pointers into `content`, which the caller keeps for as long as these."""
     slots: Any = ffi.cast("struct fake_slot *", ffi.from_buffer(content) + _SLOTS_OFFSET)
-    return [slots[i] for i in range(_SIZES["FAKE_SLOT_COUNT"]) if slots[i].state and _is_held(descriptor, i)]
+    return [slots[index] for index in _living_slots(descriptor, slots)]
+
+
+def _living_slots(descriptor: int, slots: Any) -> list[int]:
+    return [i for i in range(_SIZES["FAKE_SLOT_COUNT"]) if slots[i].state and _is_held(descriptor, i)]
 
 
 def _usage(gpu: Any, index: int, alive: list[Any]) -> FakeGpuUsage:

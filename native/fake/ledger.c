@@ -121,8 +121,10 @@ int machine_processes(struct machine *machine, int gpu, struct machine_process *
     bool ready = have_lock_fd(machine);
     for (int i = 0; ready && i < FAKE_SLOT_COUNT; i++) {
         struct fake_slot *slot = &machine->slots[i];
-        uint32_t mask = __atomic_load_n(&slot->context_mask, __ATOMIC_RELAXED);
-        if ((mask >> gpu & 1) == 0 || !slot_alive(machine, slot)) {
+        uint32_t compute = __atomic_load_n(&slot->context_mask, __ATOMIC_RELAXED) >> gpu & 1;
+        uint32_t graphics = __atomic_load_n(&slot->graphics_mask, __ATOMIC_RELAXED) >> gpu & 1;
+        uint32_t mps = __atomic_load_n(&slot->mps_mask, __ATOMIC_RELAXED) >> gpu & 1;
+        if ((compute | graphics | mps) == 0 || !slot_alive(machine, slot)) {
             continue;
         }
         if (count < capacity) {
@@ -131,6 +133,11 @@ int machine_processes(struct machine *machine, int gpu, struct machine_process *
                 .start_time_ticks = slot->start_time_ticks,
                 .pid_namespace_inode = slot->pid_namespace_inode,
                 .used_bytes = __atomic_load_n(&slot->used_bytes[gpu], __ATOMIC_RELAXED),
+                .compute = compute != 0,
+                .graphics = graphics != 0,
+                .mps = mps != 0,
+                .sm_percent = __atomic_load_n(&slot->sm_percent[gpu], __ATOMIC_RELAXED),
+                .memory_percent = __atomic_load_n(&slot->memory_percent[gpu], __ATOMIC_RELAXED),
             };
         }
         count++;

@@ -55,12 +55,14 @@ enum machine_status machine_set_context(struct machine *machine, int gpu, bool p
 /* Sum over living processes. Does not wait for anybody. */
 uint64_t machine_used(struct machine *machine, int gpu);
 
-/* The living processes that have a context on a GPU; returns how many there are, fills at most `capacity`. */
+/* The living processes that have a context of any kind on a GPU; returns how many there are, fills at most `capacity`. */
 struct machine_process {
     int32_t pid;
     uint64_t start_time_ticks;
     uint64_t pid_namespace_inode;
     uint64_t used_bytes;
+    bool compute, graphics, mps;
+    unsigned sm_percent, memory_percent;
 };
 int machine_processes(struct machine *machine, int gpu, struct machine_process *out, int capacity);
 

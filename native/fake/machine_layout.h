@@ -40,7 +40,8 @@ struct fake_header {
     uint64_t file_bytes;
 };
 
-/* Fixed when the machine is made, except peak_used_bytes and lost. */
+/* Fixed when the machine is made, up to what compute programs, NVML's setters and tests change: peak_used_bytes and
+ * everything from lost on. */
 struct fake_gpu {
     uint8_t  uuid[16];
     char     name[96];                    /* NUL-terminated */
@@ -58,7 +59,12 @@ struct fake_gpu {
     uint32_t brand;                       /* nvmlBrandType_t */
     uint32_t architecture;                /* nvmlDeviceArchitecture_t */
     uint32_t lost;                        /* 1: fell off the bus, NVML knows it and can not talk to it */
-    uint32_t reserved[18];
+    uint32_t persistence_mode;            /* what NVML's setters change */
+    uint32_t compute_mode;
+    uint32_t accounting_mode;
+    uint32_t encoder_percent;             /* how busy the video engines are, whoever uses them */
+    uint32_t decoder_percent;
+    uint32_t reserved[13];
 };
 
 struct fake_slot {
@@ -69,7 +75,11 @@ struct fake_slot {
     uint32_t context_mask;                /* bit g: a context exists on GPU g */
     uint32_t padding;
     uint64_t used_bytes[16];              /* per GPU, contexts included */
-    uint64_t reserved[12];
+    uint32_t graphics_mask;               /* bit g: NVML lists it among the graphics processes of GPU g */
+    uint32_t mps_mask;                    /* the same, among the clients of an MPS server */
+    uint8_t  sm_percent[16];              /* per GPU, how busy this process keeps it */
+    uint8_t  memory_percent[16];
+    uint64_t reserved[7];
 };
 
 /* LAYOUT-END */

@@ -21,8 +21,67 @@ typedef struct { unsigned version; unsigned long long total, reserved, free, use
 typedef struct { unsigned pid; unsigned long long used; } nvmlProcessInfo_v1;
 typedef struct { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; } nvmlProcessInfo_v2;
 #define NVML_NO_INSTANCE 0xffffffffu
+typedef struct {
+    unsigned pid;
+    unsigned long long used;
+    unsigned gpu_instance, compute_instance;
+    unsigned long long used_protected;
+} nvmlProcessDetail_v1;
+typedef struct {
+    unsigned version, mode, count;
+    nvmlProcessDetail_v1 *processes;
+} nvmlProcessDetailList_v1;
+#define NVML_PROCESS_DETAIL_LIST_V1 ((unsigned)(sizeof(nvmlProcessDetailList_v1) | 1u << 24))
+
+typedef struct { unsigned long long total, free, used; } nvmlBar1Memory;
+
+/* The text or, as type 2, the 16 bytes of a UUID. */
+typedef struct { unsigned version, type; char value[41]; } nvmlUuid_v1;
+#define NVML_UUID_V1 ((unsigned)(sizeof(nvmlUuid_v1) | 1u << 24))
 
 typedef struct { unsigned gpu, memory; } nvmlUtilization;
+
+typedef struct {
+    unsigned pid;
+    unsigned long long time_us;
+    unsigned sm, memory, encoder, decoder;
+} nvmlProcessUtilizationSample;
+typedef struct {
+    unsigned long long time_us;
+    unsigned pid, sm, memory, encoder, decoder, jpeg, flow;
+} nvmlProcessUtilizationInfo_v1;
+typedef struct {
+    unsigned version, count;
+    unsigned long long last_seen_us;
+    nvmlProcessUtilizationInfo_v1 *processes;
+} nvmlProcessesUtilizationInfo_v1;
+#define NVML_PROCESSES_UTILIZATION_V1 ((unsigned)(sizeof(nvmlProcessesUtilizationInfo_v1) | 1u << 24))
+
+typedef union { double real; unsigned number; unsigned long long large; } nvmlValue;
+typedef struct { unsigned long long time_us; nvmlValue value; } nvmlSample;
+typedef struct {
+    unsigned field, scope;
+    long long time_us, latency_us;
+    unsigned type;
+    nvmlReturn code;
+    nvmlValue value;
+} nvmlFieldValue;
+#define NVML_VALUE_UNSIGNED 1u
+
+typedef struct {
+    unsigned gpu, memory;
+    unsigned long long max_memory, time_ms, start_us;
+    unsigned running, reserved[5];
+} nvmlAccountingStats;
+
+/* Eight domains of which the driver fills the first four: GPU, frame buffer, video, bus. */
+typedef struct {
+    unsigned flags;
+    struct { unsigned present, percent, increase, decrease; } domains[8];
+} nvmlDynamicPstates;
+
+typedef struct { unsigned version, supported; } nvmlGpmSupport;
+#define NVML_GPM_SUPPORT_VERSION 1u
 
 typedef struct {
     char bus_id[16];

@@ -6,7 +6,8 @@
 #include <string.h>
 #include <strings.h>
 
-#define OUT(pointer) NVML_REQUIRE((pointer) != NULL, NVML_ERROR_INVALID_ARGUMENT)
+
+enum { UUID_TEXT = 1, UUID_BYTES = 2 };      /* nvmlUUIDType_t */
 
 static void format_uuid(const uint8_t uuid[16], char text[48])
 {
@@ -24,7 +25,7 @@ static void format_bus_id(const struct fake_gpu *hw, int domain_digits, char tex
 NVMLAPI nvmlReturn nvmlDeviceGetCount_v2(unsigned *out)
 {
     NVML_TRY(nvml_ready());
-    OUT(out);
+    NVML_OUT(out);
     *out = (unsigned)nvml_device_count();
     return NVML_SUCCESS;
 }
@@ -34,7 +35,7 @@ NVMLAPI nvmlReturn nvmlDeviceGetCount(unsigned *out) { return nvmlDeviceGetCount
 NVMLAPI nvmlReturn nvmlDeviceGetHandleByIndex_v2(unsigned index, nvmlDevice *out)
 {
     NVML_TRY(nvml_ready());
-    OUT(out);
+    NVML_OUT(out);
     nvmlDevice device = index < FAKE_GPU_COUNT_MAX ? nvml_device_at((int)index) : NULL;
     NVML_REQUIRE(device != NULL, NVML_ERROR_INVALID_ARGUMENT);
     NVML_TRY(nvml_check(device));
@@ -50,8 +51,8 @@ NVMLAPI nvmlReturn nvmlDeviceGetHandleByIndex(unsigned index, nvmlDevice *out)
 NVMLAPI nvmlReturn nvmlDeviceGetHandleByUUID(const char *text, nvmlDevice *out)
 {
     NVML_TRY(nvml_ready());
-    OUT(text);
-    OUT(out);
+    NVML_OUT(text);
+    NVML_OUT(out);
     for (int i = 0; i < nvml_device_count(); i++) {
         char uuid[48];
         format_uuid(nvml_device_at(i)->hw->uuid, uuid);
@@ -63,11 +64,57 @@ NVMLAPI nvmlReturn nvmlDeviceGetHandleByUUID(const char *text, nvmlDevice *out)
     return NVML_ERROR_NOT_FOUND;
 }
 
+NVMLAPI nvmlReturn nvmlDeviceGetHandleByUUIDV(const nvmlUuid_v1 *uuid, nvmlDevice *out)
+{
+    NVML_TRY(nvml_ready());
+    NVML_OUT(uuid);
+    NVML_OUT(out);
+    NVML_REQUIRE(uuid->version == NVML_UUID_V1, NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
+    NVML_REQUIRE(uuid->type == UUID_TEXT || uuid->type == UUID_BYTES, NVML_ERROR_INVALID_ARGUMENT);
+    char text[48];
+    if (uuid->type == UUID_BYTES) {
+        format_uuid((const uint8_t *)uuid->value, text);
+    } else {
+        snprintf(text, sizeof text, "%.*s", (int)sizeof uuid->value, uuid->value);
+    }
+    return nvmlDeviceGetHandleByUUID(text, out);
+}
+
+/* A board's number, made of what tells the modelled boards apart. */
+static void format_serial(const struct fake_gpu *hw, char text[32])
+{
+    snprintf(text, 32, "16%02u%03u%06u", hw->brand % 100, hw->pci_bus % 1000, hw->minor % 1000000);
+}
+
+NVMLAPI nvmlReturn nvmlDeviceGetSerial(nvmlDevice device, char *buffer, unsigned length)
+{
+    NVML_TRY(nvml_check(device));
+    char text[32];
+    format_serial(device->hw, text);
+    return nvml_text(buffer, length, text);
+}
+
+NVMLAPI nvmlReturn nvmlDeviceGetHandleBySerial(const char *serial, nvmlDevice *out)
+{
+    NVML_TRY(nvml_ready());
+    NVML_OUT(serial);
+    NVML_OUT(out);
+    for (int i = 0; i < nvml_device_count(); i++) {
+        char text[32];
+        format_serial(nvml_device_at(i)->hw, text);
+        if (strcmp(text, serial) == 0) {
+            *out = nvml_device_at(i);
+            return NVML_SUCCESS;
+        }
+    }
+    return NVML_ERROR_NOT_FOUND;
+}
+
 NVMLAPI nvmlReturn nvmlDeviceGetHandleByPciBusId_v2(const char *text, nvmlDevice *out)
 {
     NVML_TRY(nvml_ready());
-    OUT(text);
-    OUT(out);
+    NVML_OUT(text);
+    NVML_OUT(out);
     unsigned domain = 0, bus, slot;
     if (sscanf(text, "%x:%x:%x", &domain, &bus, &slot) != 3) {
         domain = 0;
@@ -102,41 +149,28 @@ NVMLAPI nvmlReturn nvmlDeviceGetUUID(nvmlDevice device, char *buffer, unsigned l
     return nvml_text(buffer, length, uuid);
 }
 
-/* One number about a device that the model can answer. */
-#define NUMBER(function, type, expression) \
-    NVMLAPI nvmlReturn function(nvmlDevice device, type *out) \
-    { \
-        NVML_TRY(nvml_check(device)); \
-        OUT(out); \
-        *out = (expression); \
-        return NVML_SUCCESS; \
-    }
-
 static unsigned index_of(nvmlDevice device)
 {
     return (unsigned)(device - nvml_device_at(0));
 }
 
-NUMBER(nvmlDeviceGetIndex, unsigned, index_of(device))
-NUMBER(nvmlDeviceGetMinorNumber, unsigned, device->hw->minor)
-NUMBER(nvmlDeviceGetBrand, unsigned, device->hw->brand)
-NUMBER(nvmlDeviceGetArchitecture, unsigned, device->hw->architecture)
-NUMBER(nvmlDeviceGetComputeMode, unsigned, 0)
-NUMBER(nvmlDeviceGetPersistenceMode, unsigned, 1)
-NUMBER(nvmlDeviceGetDisplayActive, unsigned, 0)
-NUMBER(nvmlDeviceGetDisplayMode, unsigned, 0)
-NUMBER(nvmlDeviceGetMultiGpuBoard, unsigned, 0)
-NUMBER(nvmlDeviceGetBoardId, unsigned, device->hw->pci_bus)
-NUMBER(nvmlDeviceGetMaxMigDeviceCount, unsigned, 0)
-NUMBER(nvmlDeviceIsMigDeviceHandle, unsigned, 0)
-NUMBER(nvmlDeviceGetVirtualizationMode, unsigned, 0)
-NUMBER(nvmlDeviceGetUtilizationRates, nvmlUtilization, ((nvmlUtilization){ 0, 0 }))
+NVML_NUMBER(nvmlDeviceGetIndex, unsigned, index_of(device))
+NVML_NUMBER(nvmlDeviceGetMinorNumber, unsigned, device->hw->minor)
+NVML_NUMBER(nvmlDeviceGetBrand, unsigned, device->hw->brand)
+NVML_NUMBER(nvmlDeviceGetArchitecture, unsigned, device->hw->architecture)
+NVML_NUMBER(nvmlDeviceGetDisplayActive, unsigned, 0)
+NVML_NUMBER(nvmlDeviceGetDisplayMode, unsigned, 0)
+NVML_NUMBER(nvmlDeviceGetMultiGpuBoard, unsigned, 0)
+NVML_NUMBER(nvmlDeviceGetBoardId, unsigned, device->hw->pci_bus)
+NVML_NUMBER(nvmlDeviceGetMaxMigDeviceCount, unsigned, 0)
+NVML_NUMBER(nvmlDeviceIsMigDeviceHandle, unsigned, 0)
+NVML_NUMBER(nvmlDeviceGetVirtualizationMode, unsigned, 0)
 
 NVMLAPI nvmlReturn nvmlDeviceGetCudaComputeCapability(nvmlDevice device, int *major, int *minor)
 {
     NVML_TRY(nvml_check(device));
-    OUT(major);
-    OUT(minor);
+    NVML_OUT(major);
+    NVML_OUT(minor);
     *major = (int)device->hw->compute_major;
     *minor = (int)device->hw->compute_minor;
     return NVML_SUCCESS;
@@ -145,8 +179,8 @@ NVMLAPI nvmlReturn nvmlDeviceGetCudaComputeCapability(nvmlDevice device, int *ma
 NVMLAPI nvmlReturn nvmlDeviceGetEccMode(nvmlDevice device, unsigned *current, unsigned *pending)
 {
     NVML_TRY(nvml_check(device));
-    OUT(current);
-    OUT(pending);
+    NVML_OUT(current);
+    NVML_OUT(pending);
     *current = *pending = 1;
     return NVML_SUCCESS;
 }
@@ -155,7 +189,7 @@ NVMLAPI nvmlReturn nvmlDeviceOnSameBoard(nvmlDevice a, nvmlDevice b, int *same)
 {
     NVML_TRY(nvml_check(a));
     NVML_TRY(nvml_check(b));
-    OUT(same);
+    NVML_OUT(same);
     *same = a == b;
     return NVML_SUCCESS;
 }
@@ -172,7 +206,7 @@ static uint64_t used_by_processes(nvmlDevice device)
 NVMLAPI nvmlReturn nvmlDeviceGetMemoryInfo(nvmlDevice device, nvmlMemory *out)
 {
     NVML_TRY(nvml_check(device));
-    OUT(out);
+    NVML_OUT(out);
     uint64_t used = used_by_processes(device) + device->hw->reserved_bytes;
     *out = (nvmlMemory){ .total = device->hw->memory_bytes, .free = device->hw->memory_bytes - used, .used = used };
     return NVML_SUCCESS;
@@ -181,7 +215,7 @@ NVMLAPI nvmlReturn nvmlDeviceGetMemoryInfo(nvmlDevice device, nvmlMemory *out)
 NVMLAPI nvmlReturn nvmlDeviceGetMemoryInfo_v2(nvmlDevice device, nvmlMemory_v2 *out)
 {
     NVML_TRY(nvml_check(device));
-    OUT(out);
+    NVML_OUT(out);
     NVML_REQUIRE(out->version == NVML_MEMORY_V2, NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
     uint64_t used = used_by_processes(device);
     uint64_t reserved = device->hw->reserved_bytes, total = device->hw->memory_bytes;
@@ -193,7 +227,7 @@ NVMLAPI nvmlReturn nvmlDeviceGetMemoryInfo_v2(nvmlDevice device, nvmlMemory_v2 *
 NVMLAPI nvmlReturn nvmlDeviceGetPciInfo_v3(nvmlDevice device, nvmlPciInfo_v3 *out)
 {
     NVML_TRY(nvml_check(device));
-    OUT(out);
+    NVML_OUT(out);
     const struct fake_gpu *hw = device->hw;
     char text[32];
     *out = (nvmlPciInfo_v3){ .domain = hw->pci_domain, .bus = hw->pci_bus, .device = hw->pci_device };
@@ -206,7 +240,7 @@ NVMLAPI nvmlReturn nvmlDeviceGetPciInfo_v3(nvmlDevice device, nvmlPciInfo_v3 *ou
 NVMLAPI nvmlReturn nvmlDeviceGetPciInfo_v2(nvmlDevice device, nvmlPciInfo_v2 *out)
 {
     nvmlPciInfo_v3 info;
-    OUT(out);
+    NVML_OUT(out);
     NVML_TRY(nvmlDeviceGetPciInfo_v3(device, &info));
     *out = (nvmlPciInfo_v2){ .domain = info.domain, .bus = info.bus, .device = info.device };
     memcpy(out->bus_id, info.bus_id_legacy, sizeof out->bus_id);
@@ -216,7 +250,7 @@ NVMLAPI nvmlReturn nvmlDeviceGetPciInfo_v2(nvmlDevice device, nvmlPciInfo_v2 *ou
 NVMLAPI nvmlReturn nvmlDeviceGetPciInfo(nvmlDevice device, nvmlPciInfo_v1 *out)
 {
     nvmlPciInfo_v3 info;
-    OUT(out);
+    NVML_OUT(out);
     NVML_TRY(nvmlDeviceGetPciInfo_v3(device, &info));
     *out = (nvmlPciInfo_v1){ .domain = info.domain, .bus = info.bus, .device = info.device };
     memcpy(out->bus_id, info.bus_id_legacy, sizeof out->bus_id);

@@ -51,10 +51,9 @@ static int translate_pid(const struct machine_process *process)
     return search_proc(process);
 }
 
-/* The processes that this one may know of, with their ids here; returns how many. */
-static unsigned known_processes(int gpu, struct machine_process processes[FAKE_SLOT_COUNT])
+unsigned nvml_processes(nvmlDevice device, struct machine_process processes[FAKE_SLOT_COUNT])
 {
-    int count = machine_processes(&nvml_machine, gpu, processes, FAKE_SLOT_COUNT);
+    int count = machine_processes(&nvml_machine, device->gpu, processes, FAKE_SLOT_COUNT);
     unsigned known = 0;
     for (int i = 0; i < count; i++) {
         struct machine_process process = processes[i];
@@ -66,61 +65,90 @@ static unsigned known_processes(int gpu, struct machine_process processes[FAKE_S
     return known;
 }
 
-static void put_v1(void *infos, unsigned index, unsigned pid, uint64_t used)
+/* Numbered as in nvmlProcessDetailList_v1_t. */
+enum mode { COMPUTE, GRAPHICS, MPS, ALL };
+
+static bool is_of(const struct machine_process *process, enum mode mode)
 {
-    ((nvmlProcessInfo_v1 *)infos)[index] = (nvmlProcessInfo_v1){ pid, used };
+    switch (mode) {
+    case COMPUTE:
+        return process->compute;
+    case GRAPHICS:
+        return process->graphics;
+    case MPS:
+        return process->mps;
+    default:
+        return true;
+    }
 }
 
-static void put_v2(void *infos, unsigned index, unsigned pid, uint64_t used)
+static unsigned processes_of(nvmlDevice device, enum mode mode, struct machine_process processes[FAKE_SLOT_COUNT])
 {
-    ((nvmlProcessInfo_v2 *)infos)[index] =
-        (nvmlProcessInfo_v2){ pid, used, NVML_NO_INSTANCE, NVML_NO_INSTANCE };
+    unsigned known = nvml_processes(device, processes), kept = 0;
+    for (unsigned i = 0; i < known; i++) {
+        if (is_of(&processes[i], mode)) {
+            processes[kept++] = processes[i];
+        }
+    }
+    return kept;
 }
 
-typedef void put_function(void *infos, unsigned index, unsigned pid, uint64_t used);
+typedef void put_function(void *infos, unsigned index, const struct machine_process *process);
 
-static nvmlReturn running(nvmlDevice device, unsigned *count, void *infos, put_function *put)
+static void put_v1(void *infos, unsigned index, const struct machine_process *process)
+{
+    ((nvmlProcessInfo_v1 *)infos)[index] = (nvmlProcessInfo_v1){ (unsigned)process->pid, process->used_bytes };
+}
+
+static void put_v2(void *infos, unsigned index, const struct machine_process *process)
+{
+    ((nvmlProcessInfo_v2 *)infos)[index] = (nvmlProcessInfo_v2){
+        (unsigned)process->pid, process->used_bytes, NVML_NO_INSTANCE, NVML_NO_INSTANCE };
+}
+
+static void put_detail(void *infos, unsigned index, const struct machine_process *process)
+{
+    ((nvmlProcessDetail_v1 *)infos)[index] = (nvmlProcessDetail_v1){
+        (unsigned)process->pid, process->used_bytes, NVML_NO_INSTANCE, NVML_NO_INSTANCE, 0 };
+}
+
+/* *count says how many infos there is room for, and is set to how many there are. */
+static nvmlReturn list(nvmlDevice device, enum mode mode, unsigned *count, void *infos, put_function *put)
 {
     NVML_TRY(nvml_check(device));
     NVML_REQUIRE(count != NULL && (infos != NULL || *count == 0), NVML_ERROR_INVALID_ARGUMENT);
     struct machine_process processes[FAKE_SLOT_COUNT];
     unsigned capacity = *count;
-    *count = known_processes(device->gpu, processes);
+    *count = processes_of(device, mode, processes);
     NVML_REQUIRE(*count <= capacity, NVML_ERROR_INSUFFICIENT_SIZE);
     for (unsigned i = 0; i < *count; i++) {
-        put(infos, i, (unsigned)processes[i].pid, processes[i].used_bytes);
+        put(infos, i, &processes[i]);
     }
     return NVML_SUCCESS;
 }
 
-/* Nothing in the model draws pictures or runs an MPS server. */
-static nvmlReturn none(nvmlDevice device, unsigned *count)
+#define RUNNING(kind, mode, suffix, put) \
+    NVMLAPI nvmlReturn nvmlDeviceGet##kind##RunningProcesses##suffix(nvmlDevice d, unsigned *count, void *infos) \
+    { \
+        return list(d, mode, count, infos, put); \
+    }
+#define RUNNING_IN_EVERY_LAYOUT(kind, mode) \
+    RUNNING(kind, mode, , put_v1) \
+    RUNNING(kind, mode, _v2, put_v2) \
+    RUNNING(kind, mode, _v3, put_v2)
+
+RUNNING_IN_EVERY_LAYOUT(Compute, COMPUTE)
+RUNNING_IN_EVERY_LAYOUT(Graphics, GRAPHICS)
+RUNNING_IN_EVERY_LAYOUT(MPSCompute, MPS)
+
+NVMLAPI nvmlReturn nvmlDeviceGetRunningProcessDetailList(nvmlDevice device, nvmlProcessDetailList_v1 *out)
 {
     NVML_TRY(nvml_check(device));
-    NVML_REQUIRE(count != NULL, NVML_ERROR_INVALID_ARGUMENT);
-    *count = 0;
-    return NVML_SUCCESS;
+    NVML_REQUIRE(out != NULL, NVML_ERROR_INVALID_ARGUMENT);
+    NVML_REQUIRE(out->version == NVML_PROCESS_DETAIL_LIST_V1, NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
+    NVML_REQUIRE(out->mode <= ALL, NVML_ERROR_INVALID_ARGUMENT);
+    return list(device, (enum mode)out->mode, &out->count, out->processes, put_detail);
 }
-
-#define RUNNING(suffix, put) \
-    NVMLAPI nvmlReturn nvmlDeviceGetComputeRunningProcesses##suffix(nvmlDevice d, unsigned *count, void *infos) \
-    { \
-        return running(d, count, infos, put); \
-    } \
-    NVMLAPI nvmlReturn nvmlDeviceGetGraphicsRunningProcesses##suffix(nvmlDevice d, unsigned *count, void *infos) \
-    { \
-        (void)infos; \
-        return none(d, count); \
-    } \
-    NVMLAPI nvmlReturn nvmlDeviceGetMPSComputeRunningProcesses##suffix(nvmlDevice d, unsigned *count, void *infos) \
-    { \
-        (void)infos; \
-        return none(d, count); \
-    }
-
-RUNNING(, put_v1)
-RUNNING(_v2, put_v2)
-RUNNING(_v3, put_v2)
 
 NVMLAPI nvmlReturn nvmlSystemGetProcessName(unsigned pid, char *name, unsigned length)
 {

@@ -17,7 +17,8 @@
     int fg_forward_##name parameters; \
     int fg_forward_##name parameters \
     { \
-        return ((fg_type_##name *)fg_real(FG_REAL_##name)) arguments; \
+        fg_type_##name *real = (fg_type_##name *)fg_real(FG_REAL_##name); \
+        return real == NULL ? (int)FG_MISSING : real arguments; \
     }
 #include "hooks.def"
 #undef HOOK
@@ -35,7 +36,33 @@
 #include "hooks.def"
 #undef HOOK
 
-#ifndef FRACGPU_SHIM_NVML
+#ifdef FRACGPU_SHIM_NVML
+
+#ifdef fg_hook_refused /* the mutant that refuses nothing: arguments in registers are all that these functions have */
+#define REFUSED(name) \
+    EXPORTED int name(uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d, uintptr_t e, uintptr_t f); \
+    int name(uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d, uintptr_t e, uintptr_t f) \
+    { \
+        typedef int function(uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t); \
+        void *real = fg_real(FG_REAL_##name); \
+        return real == NULL ? FG_MISSING : ((function *)real)(a, b, c, d, e, f); \
+    }
+#else
+/* Whatever the arguments are, they are not looked at. */
+#define REFUSED(name) \
+    EXPORTED int name(void); \
+    int name(void) \
+    { \
+        int saved = errno; \
+        int code = fg_real(FG_REAL_##name) == NULL ? FG_MISSING : NVML_ERROR_NO_PERMISSION; \
+        errno = saved; \
+        return code; \
+    }
+#endif
+#include "nvml_refused.def"
+#undef REFUSED
+
+#else
 
 #include "procaddress.h"
 

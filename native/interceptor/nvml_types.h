@@ -12,7 +12,13 @@ typedef struct nvmlDevice_st *nvmlDevice_t;
 
 enum {
     NVML_SUCCESS = 0,
+    NVML_ERROR_INVALID_ARGUMENT = 2,
+    NVML_ERROR_NOT_SUPPORTED = 3,
+    NVML_ERROR_NO_PERMISSION = 4,
+    NVML_ERROR_NOT_FOUND = 6,
+    NVML_ERROR_INSUFFICIENT_SIZE = 7,
     NVML_ERROR_FUNCTION_NOT_FOUND = 13,
+    NVML_ERROR_MEMORY = 20,
     NVML_ERROR_ARGUMENT_VERSION_MISMATCH = 25,
     NVML_ERROR_UNKNOWN = 999,
     NVML_DEVICE_UUID_V2_BUFFER_SIZE = 96
@@ -32,7 +38,58 @@ struct fg_nvml_memory_v2 {
     unsigned long long used;
 };
 
+struct fg_nvml_process_v1 {
+    unsigned int pid;
+    unsigned long long used;
+};
+
+/* The third version of the functions has the second one's struct. */
+struct fg_nvml_process_v2 {
+    unsigned int pid;
+    unsigned long long used;
+    unsigned int gpu_instance;
+    unsigned int compute_instance;
+};
+
+struct fg_nvml_process_detail {
+    unsigned int pid;
+    unsigned long long used;
+    unsigned int gpu_instance;
+    unsigned int compute_instance;
+    unsigned long long used_protected;
+};
+
+struct fg_nvml_process_detail_list {
+    unsigned int version;
+    unsigned int mode;
+    unsigned int count;
+    struct fg_nvml_process_detail *processes;
+};
+
+enum { FG_NVML_NO_INSTANCE = -1 };
+
+enum fg_nvml_process_mode {
+    FG_NVML_COMPUTE = 0,
+    FG_NVML_GRAPHICS = 1,
+    FG_NVML_MPS = 2,
+    FG_NVML_ALL = 3
+};
+
+struct fg_nvml_bar1 {
+    unsigned long long total;
+    unsigned long long free;
+    unsigned long long used;
+};
+
+struct fg_nvml_memory_limits {
+    const char *cgroup;
+    unsigned long long soft_bytes;
+    unsigned long long hard_bytes;
+    unsigned long long used_bytes;
+};
+
 /* How a versioned struct of NVML states what it is. */
+#define FG_NVML_PROCESS_DETAIL_LIST_V1 ((unsigned int)(sizeof(struct fg_nvml_process_detail_list) | 1u << 24))
 #define FG_NVML_MEMORY_V2 ((unsigned int)(sizeof(struct fg_nvml_memory_v2) | 2u << 24))
 
 #endif

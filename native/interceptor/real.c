@@ -9,12 +9,17 @@
 
 #define HOOK(concern, name, parameters, arguments) [FG_REAL_##name] = #name,
 #define CALL(name, parameters) [FG_REAL_##name] = #name,
+#define REFUSED(name) [FG_REAL_##name] = #name,
 static const char *const names[FG_REAL_COUNT] = {
+#ifdef FRACGPU_SHIM_NVML
+#include "nvml_refused.def"
+#endif
 #include "driver_calls.def"
 #include "hooks.def"
 };
 #undef HOOK
 #undef CALL
+#undef REFUSED
 
 static void *addresses[FG_REAL_COUNT];
 static void *library;

@@ -17,13 +17,18 @@
 
 #define HOOK(concern, name, parameters, arguments) FG_REAL_##name,
 #define CALL(name, parameters) FG_REAL_##name,
+#define REFUSED(name) FG_REAL_##name,
 enum fg_real_id {
+#ifdef FRACGPU_SHIM_NVML
+#include "nvml_refused.def"
+#endif
 #include "driver_calls.def"
 #include "hooks.def"
     FG_REAL_COUNT
 };
 #undef HOOK
 #undef CALL
+#undef REFUSED
 
 #define HOOK(concern, name, parameters, arguments) typedef int fg_type_##name parameters;
 #define CALL(name, parameters) typedef int fg_type_##name parameters;

@@ -52,11 +52,12 @@ $(OUT)/objects/cuda.map: interceptor/hooks.def
 	@mkdir -p $(@D)
 	$(Q)(echo '{ global:'; sed -n 's/^HOOK([a-z]*, \(cu[A-Za-z0-9_]*\),.*/    \1;/p' $<; echo '  local: *; };') > $@.$$$$ && mv $@.$$$$ $@
 
-$(OUT)/objects/nvml.map: interceptor/hooks.def
+$(OUT)/objects/nvml.map: interceptor/hooks.def interceptor/nvml_refused.def
 	@mkdir -p $(@D)
-	$(Q)(echo '{ global:'; sed -n 's/^HOOK([a-z]*, \(nvml[A-Za-z0-9_]*\),.*/    \1;/p' $<; echo '  local: *; };') > $@.$$$$ && mv $@.$$$$ $@
+	$(Q)(echo '{ global:'; sed -n 's/^HOOK([a-z]*, \(nvml[A-Za-z0-9_]*\),.*/    \1;/p' $<; \
+	    sed -n 's/^REFUSED(\(nvml[A-Za-z0-9_]*\))/    \1;/p' interceptor/nvml_refused.def; echo '  local: *; };') > $@.$$$$ && mv $@.$$$$ $@
 
-INTERCEPTOR_NVML_LIMITER = feedback page usage ledger slot_lock
+INTERCEPTOR_NVML_LIMITER = feedback page usage ledger region slot_lock
 
 $(foreach build,container standalone,\
   $(eval $(call SHIM,$(build),cuda,libcuda.so.1,,$(INTERCEPTOR_CUDA) $(INTERCEPTOR_$(build)) $(INTERCEPTOR_ONLY_$(build)_cuda),$(LIMITER)))\

@@ -11,23 +11,22 @@
 #include "ledger.h"
 #include "slot_lock.h"
 
-static enum fg_fault add_up(int descriptor, const struct fracgpu_state_header *header, uint64_t *used)
+static enum fg_fault each(int descriptor, const struct fracgpu_state_header *header, fg_usage_visit *visit,
+                          void *context)
 {
     uint64_t high_water = fg_min(header->slot_high_water, header->slot_count);
-    uint64_t total = 0;
     for (uint64_t index = 0; index < high_water; index++) {
         struct fracgpu_slot slot;
         off_t offset = (off_t)header->header_bytes + (off_t)index * header->slot_stride_bytes;
         if (pread(descriptor, &slot, sizeof(slot), offset) != (ssize_t)sizeof(slot))
             return FG_STATE_SHORT;
         if (slot.state == FRACGPU_SLOT_LIVE && fg_slot_locked(descriptor, offset))
-            total += fg_amount(slot.committed_bytes) + fg_amount(slot.overhead_bytes);
+            visit(context, &slot, (uint32_t)index);
     }
-    *used = total;
     return FG_OK;
 }
 
-enum fg_fault fg_usage_read(const char *path, const uint8_t uuid[16], uint64_t *used)
+enum fg_fault fg_usage_each(const char *path, const uint8_t uuid[16], fg_usage_visit *visit, void *context)
 {
     struct stat status;
     struct fracgpu_state_header header;
@@ -42,7 +41,22 @@ enum fg_fault fg_usage_read(const char *path, const uint8_t uuid[16], uint64_t *
     else
         fault = fg_ledger_check(&header, status.st_size, uuid);
     if (fault == FG_OK)
-        fault = add_up(descriptor, &header, used);
+        fault = each(descriptor, &header, visit, context);
     close(descriptor);
+    return fault;
+}
+
+static void add(void *total, const struct fracgpu_slot *slot, uint32_t index)
+{
+    (void)index;
+    *(uint64_t *)total += fg_slot_used(slot);
+}
+
+enum fg_fault fg_usage_read(const char *path, const uint8_t uuid[16], uint64_t *used)
+{
+    uint64_t total = 0;
+    enum fg_fault fault = fg_usage_each(path, uuid, add, &total);
+    if (fault == FG_OK)
+        *used = total;
     return fault;
 }

@@ -47,6 +47,11 @@ HOOKS = tuple(
     for concern, symbol in re.findall(r"^HOOK\((\w+), (\w+),", HOOKS_DEF.read_text(), flags=re.MULTILINE)
 )
 
+# What the NVML shim answers without asking the driver.
+REFUSED = tuple(
+    re.findall(r"^REFUSED\((\w+)\)", (HOOKS_DEF.parent / "nvml_refused.def").read_text(), flags=re.MULTILINE)
+)
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "hook" in metafunc.fixturenames:
@@ -56,6 +61,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def hooks() -> tuple[Hook, ...]:
     return HOOKS
+
+
+@pytest.fixture(scope="session")
+def refused() -> tuple[str, ...]:
+    return REFUSED
 
 
 @dataclass

@@ -208,7 +208,8 @@ result = [[n.nvmlDeviceGetUUID(n.nvmlDeviceGetHandleByIndex(i)) for i in range(n
 
 
 @pytest.mark.parametrize(
-    "function", ["nvmlDeviceGetSerial", "nvmlDeviceGetMigMode", "nvmlDeviceGetNumaNodeId", "nvmlDeviceGetPowerUsage"]
+    "function",
+    ["nvmlDeviceGetVbiosVersion", "nvmlDeviceGetMigMode", "nvmlDeviceGetNumaNodeId", "nvmlDeviceGetPowerUsage"],
 )
 def test_what_is_not_modelled_says_so(model: Any, function: str) -> None:
     code = nvml(

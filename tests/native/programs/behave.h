@@ -50,7 +50,29 @@
     ONE(cuGetProcAddress, check_route_v1) \
     ONE(cuGetProcAddress_v2, check_route_v2) \
     ONE(nvmlDeviceGetMemoryInfo, check_nvml) \
-    ONE(nvmlDeviceGetMemoryInfo_v2, check_nvml_v2)
+    ONE(nvmlDeviceGetMemoryInfo_v2, check_nvml_v2) \
+    ONE(nvmlDeviceGetBAR1MemoryInfo, check_bar1) \
+    ONE(nvmlDeviceGetMemoryLimits_v1, check_memory_limits) \
+    ONE(nvmlDeviceGetComputeRunningProcesses, check_compute_v1) \
+    ONE(nvmlDeviceGetComputeRunningProcesses_v2, check_compute_v2) \
+    ONE(nvmlDeviceGetComputeRunningProcesses_v3, check_compute_v3) \
+    ONE(nvmlDeviceGetGraphicsRunningProcesses, check_graphics_v1) \
+    ONE(nvmlDeviceGetGraphicsRunningProcesses_v2, check_graphics_v2) \
+    ONE(nvmlDeviceGetGraphicsRunningProcesses_v3, check_graphics_v3) \
+    ONE(nvmlDeviceGetMPSComputeRunningProcesses, check_mps_v1) \
+    ONE(nvmlDeviceGetMPSComputeRunningProcesses_v2, check_mps_v2) \
+    ONE(nvmlDeviceGetMPSComputeRunningProcesses_v3, check_mps_v3) \
+    ONE(nvmlDeviceGetRunningProcessDetailList, check_detail_list) \
+    ONE(nvmlDeviceGetCount, check_count_v1) \
+    ONE(nvmlDeviceGetCount_v2, check_count_v2) \
+    ONE(nvmlDeviceGetHandleByIndex, check_by_index_v1) \
+    ONE(nvmlDeviceGetHandleByIndex_v2, check_by_index_v2) \
+    ONE(nvmlDeviceGetHandleByUUID, check_by_uuid) \
+    ONE(nvmlDeviceGetHandleByUUIDV, check_by_uuid_struct) \
+    ONE(nvmlDeviceGetHandleByPciBusId, check_by_bus_v1) \
+    ONE(nvmlDeviceGetHandleByPciBusId_v2, check_by_bus_v2) \
+    ONE(nvmlDeviceGetHandleBySerial, check_by_serial) \
+    ONE(nvmlDeviceGetIndex, check_index)
 
 #define DECLARE_CHECK(symbol, check) void check(void);
 CHECKS(DECLARE_CHECK)
