@@ -83,7 +83,11 @@ class FakeProcessUsage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeGpuUsage:
-    """One GPU at one moment; `peak_used_bytes` is the most it held since the machine was made or reset_peak."""
+    """One GPU at one moment; `peak_used_bytes` is the most it held since the machine was made or reset_peak.
+
+    Memory that several processes hold counts once, with the process that made it or another that holds it; memory that
+    only a file descriptor holds is in `used_bytes` and with no process.
+    """
 
     uuid: str
     minor: int
@@ -108,7 +112,8 @@ ffi: Final = _load_layout()
 _SIZES: Final[dict[str, int]] = dict(ffi.typeof("enum fake_layout").relements)
 _GPUS_OFFSET: Final = _SIZES["FAKE_HEADER_BYTES"]
 _SLOTS_OFFSET: Final = _GPUS_OFFSET + _SIZES["FAKE_GPU_COUNT_MAX"] * _SIZES["FAKE_GPU_BYTES"]
-MACHINE_FILE_BYTES: Final = _SLOTS_OFFSET + _SIZES["FAKE_SLOT_COUNT"] * _SIZES["FAKE_SLOT_BYTES"]
+_SHARED_OFFSET: Final = _SLOTS_OFFSET + _SIZES["FAKE_SLOT_COUNT"] * _SIZES["FAKE_SLOT_BYTES"]
+MACHINE_FILE_BYTES: Final = _SHARED_OFFSET + _SIZES["FAKE_SHARED_COUNT"] * _SIZES["FAKE_SHARED_BYTES"]
 
 
 def create_machine(path: Path, specs: Sequence[FakeGpuSpec]) -> None:
@@ -221,7 +226,7 @@ def reboot_machine(path: Path) -> None:
         _lock(descriptor)
         gpus = _read(path, descriptor)
         content = os.pread(descriptor, MACHINE_FILE_BYTES, 0)
-        pids = ", ".join(str(slot.pid) for slot in _living(descriptor, content))
+        pids = ", ".join(str(slot.pid) for slot in _living(descriptor, content).values())
         if pids:
             raise FakeMachineInUse(f"modelled machine {path}", f"is in use by {pids} (each in its own pid namespace)")
         for index in range(len(gpus)):
@@ -338,34 +343,64 @@ def _read(path: Path, descriptor: int) -> tuple[FakeGpuUsage, ...]:
         raise FakeMachineInvalid(f"modelled machine {path}", f"layout version {header.layout_version}")
     gpus: Any = ffi.cast("struct fake_gpu *", ffi.from_buffer(content) + _GPUS_OFFSET)
     alive = _living(descriptor, content)
-    return tuple(_usage(gpus[index], index, alive) for index in range(header.gpu_count))
+    shared = _shared(descriptor, content)
+    return tuple(_usage(gpus[index], index, alive, shared) for index in range(header.gpu_count))
 
 
-def _living(descriptor: int, content: bytes) -> list[Any]:
-    """Return the slots of living processes: pointers into `content`, which the caller keeps for as long as these."""
+def _living(descriptor: int, content: bytes) -> dict[int, Any]:
+    """Return the slots of living processes by index: pointers into `content`, which the caller keeps for as long."""
     slots: Any = ffi.cast("struct fake_slot *", ffi.from_buffer(content) + _SLOTS_OFFSET)
-    return [slots[index] for index in _living_slots(descriptor, slots)]
+    return {index: slots[index] for index in _living_slots(descriptor, slots)}
 
 
 def _living_slots(descriptor: int, slots: Any) -> list[int]:
-    return [i for i in range(_SIZES["FAKE_SLOT_COUNT"]) if slots[i].state and _is_held(descriptor, i)]
+    return [
+        index
+        for index in range(_SIZES["FAKE_SLOT_COUNT"])
+        if slots[index].state and _is_held(descriptor, _SLOTS_OFFSET + index * _SIZES["FAKE_SLOT_BYTES"])
+    ]
 
 
-def _usage(gpu: Any, index: int, alive: list[Any]) -> FakeGpuUsage:
-    processes = tuple(
-        FakeProcessUsage(pid=slot.pid, used_bytes=slot.used_bytes[index]) for slot in alive if slot.used_bytes[index]
-    )
+def _shared(descriptor: int, content: bytes) -> list[Any]:
+    """Return the records of memory that several processes may hold and that somebody does hold."""
+    header: Any = ffi.from_buffer("struct fake_header *", content)
+    records: Any = ffi.cast("struct fake_shared *", ffi.from_buffer(content) + _SHARED_OFFSET)
+    return [
+        records[index]
+        for index in range(min(header.shared_high_water, _SIZES["FAKE_SHARED_COUNT"]))
+        if records[index].state and _is_held(descriptor, _SHARED_OFFSET + index * _SIZES["FAKE_SHARED_BYTES"])
+    ]
+
+
+def _holder(record: Any, alive: dict[int, Any]) -> int | None:
+    """Return the slot that shared memory is shown with: its maker's, else any living holder's."""
+    holders = [index for index in alive if record.holders[index // 8] >> index % 8 & 1]
+    return record.owner if record.owner in holders else min(holders, default=None)
+
+
+def _usage(gpu: Any, index: int, alive: dict[int, Any], shared: list[Any]) -> FakeGpuUsage:
+    used = {slot: record.used_bytes[index] for slot, record in alive.items()}
+    nobodys = 0
+    for record in shared:
+        if record.gpu != index:
+            continue
+        holder = _holder(record, alive)
+        if holder is None:
+            nobodys += record.bytes
+        else:
+            used[holder] += record.bytes
     return FakeGpuUsage(
         uuid=uuid_text(bytes(gpu.uuid)),
         minor=gpu.minor,
         memory_bytes=gpu.memory_bytes,
-        used_bytes=sum(process.used_bytes for process in processes),
+        used_bytes=sum(used.values()) + nobodys,
         peak_used_bytes=gpu.peak_used_bytes,
-        processes=processes,
+        processes=tuple(
+            FakeProcessUsage(pid=alive[slot].pid, used_bytes=count) for slot, count in used.items() if count
+        ),
     )
 
 
-def _is_held(descriptor: int, index: int) -> bool:
-    offset = _SLOTS_OFFSET + index * _SIZES["FAKE_SLOT_BYTES"]
+def _is_held(descriptor: int, offset: int) -> bool:
     answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0))
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)

@@ -34,7 +34,11 @@ typedef struct {
     struct { unsigned char compression, rdma; unsigned short usage; unsigned char reserved[4]; } flags;
 } CUmemAllocationProp;
 
+enum { CU_HANDLE_NONE = 0, CU_HANDLE_FILE_DESCRIPTOR = 1, CU_HANDLE_FABRIC = 8 };
+
 typedef struct { CUmemLocation location; int flags; } CUmemAccessDesc;
+
+typedef struct { unsigned char bytes[64]; } CUipcHandle;      /* of memory and of events, and a pool's pointer */
 
 typedef struct {
     int alloc_type;

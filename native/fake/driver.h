@@ -94,7 +94,8 @@ uint8_t *backing_map(size_t size);
 void backing_unmap(uint8_t *bytes, size_t size);
 
 /* ---- ranges.c: what each address is ---- */
-enum range_kind { RANGE_DEVICE, RANGE_POOL, RANGE_MANAGED, RANGE_HOST, RANGE_REGISTERED, RANGE_MAPPING };
+enum range_kind { RANGE_DEVICE, RANGE_POOL, RANGE_MANAGED, RANGE_HOST, RANGE_REGISTERED, RANGE_MAPPING,
+                  RANGE_IMPORTED /* another process's allocation */ };
 struct range {
     CUdeviceptr start;
     size_t size;                          /* as asked for: what programs may touch */
@@ -108,6 +109,8 @@ struct range {
     struct segment *segment;              /* the range lies in this slab or piece of a pool */
     CUmemoryPool pool;
     struct physical *physical;
+    struct share *share;                  /* other processes may hold it */
+    int opened;                           /* how often, of what is imported */
     size_t offset;                        /* in physical */
     int access;                           /* CUmemAccess_flags of a mapping */
     unsigned flags;
@@ -131,6 +134,7 @@ struct segment {
     int device;
     struct span { size_t offset, size; } *spans;   /* taken, sorted */
     size_t span_count, span_capacity;
+    struct share *share;                  /* other processes may hold it */
 };
 CUresult segment_create(int device, size_t size, struct segment **segment);
 void segment_destroy(struct segment *segment);
@@ -148,6 +152,13 @@ void pool_free(struct range *range);
 void pools_synchronize(void);
 void pools_reset(int device);
 bool pool_handle_known(CUmemoryPool pool);
+
+/* ---- ipc.c ---- */
+/* Give back what is imported, and forget the range. */
+void ipc_release(struct range *range);
+/* An address for another process's memory of which `offset` is the beginning; `share` becomes the range's. */
+CUresult ipc_map(struct share *share, size_t offset, size_t size, CUcontext context, CUmemoryPool pool,
+                 CUdeviceptr *address);
 
 /* ---- stream.c ---- */
 /* The device that a stream works on; CUDA_ERROR_INVALID_HANDLE for what is no stream. */

@@ -1,6 +1,6 @@
 /* ledger.c: who holds how much of which GPU. The kernel owns liveness and the lock, so nothing survives a kill. */
 #define _GNU_SOURCE
-#include "machine.h"
+#include "ledger.h"
 #include "procfs.h"
 
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 #define LOCK_PATIENCE_NS INT64_C(5000000000)
 #define LOCK_SPINS 64
 
-static int ofd_lock(int fd, int command, short type, off_t offset)
+int ledger_lock(int fd, int command, short type, off_t offset)
 {
     struct flock lock = { .l_type = type, .l_whence = SEEK_SET, .l_start = offset, .l_len = 1 };
     int rc = fcntl(fd, command, &lock);
@@ -49,7 +49,7 @@ static bool have_lock_fd(struct machine *machine)
     return true;
 }
 
-static bool enter(struct machine *machine)
+bool ledger_enter(struct machine *machine)
 {
     pthread_mutex_lock(&machine->mutex);
     if (!have_lock_fd(machine)) {
@@ -57,7 +57,7 @@ static bool enter(struct machine *machine)
         return false;
     }
     int64_t deadline = 0;
-    for (int spins = 0; ofd_lock(machine->lock_fd, F_OFD_SETLK, F_WRLCK, 0) != 0; spins++) {
+    for (int spins = 0; ledger_lock(machine->lock_fd, F_OFD_SETLK, F_WRLCK, 0) != 0; spins++) {
         if (spins < LOCK_SPINS) {
             sched_yield();
             continue;
@@ -73,9 +73,9 @@ static bool enter(struct machine *machine)
     return true;
 }
 
-static void leave(struct machine *machine)
+void ledger_leave(struct machine *machine)
 {
-    ofd_lock(machine->lock_fd, F_OFD_SETLK, F_UNLCK, 0);
+    ledger_lock(machine->lock_fd, F_OFD_SETLK, F_UNLCK, 0);
     pthread_mutex_unlock(&machine->mutex);
 }
 
@@ -84,13 +84,13 @@ static off_t slot_offset(const struct machine *machine, const struct fake_slot *
     return (off_t)(FAKE_SLOTS_OFFSET + (size_t)(slot - machine->slots) * FAKE_SLOT_BYTES);
 }
 
-static bool slot_alive(struct machine *machine, const struct fake_slot *slot)
+bool ledger_slot_alive(struct machine *machine, const struct fake_slot *slot)
 {
     if (__atomic_load_n(&slot->state, __ATOMIC_ACQUIRE) != FAKE_SLOT_LIVE) {
         return false;
     }
     return slot == machine->own ||
-           ofd_lock(machine->lock_fd, F_OFD_GETLK, F_WRLCK, slot_offset(machine, slot)) == 1;
+           ledger_lock(machine->lock_fd, F_OFD_GETLK, F_WRLCK, slot_offset(machine, slot)) == 1;
 }
 
 static uint64_t sum(struct machine *machine, int gpu)
@@ -99,11 +99,11 @@ static uint64_t sum(struct machine *machine, int gpu)
     for (int i = 0; i < FAKE_SLOT_COUNT; i++) {
         struct fake_slot *slot = &machine->slots[i];
         uint64_t used = __atomic_load_n(&slot->used_bytes[gpu], __ATOMIC_RELAXED);
-        if (used != 0 && slot_alive(machine, slot)) {
+        if (used != 0 && ledger_slot_alive(machine, slot)) {
             total += used;
         }
     }
-    return total;
+    return total + machine_shared_bytes(machine, gpu);
 }
 
 uint64_t machine_used(struct machine *machine, int gpu)
@@ -124,7 +124,7 @@ int machine_processes(struct machine *machine, int gpu, struct machine_process *
         uint32_t compute = __atomic_load_n(&slot->context_mask, __ATOMIC_RELAXED) >> gpu & 1;
         uint32_t graphics = __atomic_load_n(&slot->graphics_mask, __ATOMIC_RELAXED) >> gpu & 1;
         uint32_t mps = __atomic_load_n(&slot->mps_mask, __ATOMIC_RELAXED) >> gpu & 1;
-        if ((compute | graphics | mps) == 0 || !slot_alive(machine, slot)) {
+        if ((compute | graphics | mps) == 0 || !ledger_slot_alive(machine, slot)) {
             continue;
         }
         if (count < capacity) {
@@ -132,7 +132,8 @@ int machine_processes(struct machine *machine, int gpu, struct machine_process *
                 .pid = slot->pid,
                 .start_time_ticks = slot->start_time_ticks,
                 .pid_namespace_inode = slot->pid_namespace_inode,
-                .used_bytes = __atomic_load_n(&slot->used_bytes[gpu], __ATOMIC_RELAXED),
+                .used_bytes = __atomic_load_n(&slot->used_bytes[gpu], __ATOMIC_RELAXED) +
+                              machine_shared_bytes_of(machine, gpu, (uint32_t)i),
                 .compute = compute != 0,
                 .graphics = graphics != 0,
                 .mps = mps != 0,
@@ -146,41 +147,43 @@ int machine_processes(struct machine *machine, int gpu, struct machine_process *
     return count;
 }
 
-/* A description of its own, locked, mapped and closed: the mapping alone keeps the lock, no close() can lose it. */
-static bool hold_slot(struct machine *machine, struct fake_slot *slot)
+void *ledger_hold(struct machine *machine, short type, off_t offset)
 {
-    off_t offset = slot_offset(machine, slot);
     off_t page = (off_t)sysconf(_SC_PAGESIZE);
-    off_t start = offset / page * page;
     int fd = open(machine->path, O_RDWR | O_CLOEXEC);
     if (fd < 0) {
-        return false;
+        return NULL;
     }
     void *mapping = MAP_FAILED;
-    if (ofd_lock(fd, F_OFD_SETLK, F_WRLCK, offset) == 0) {
-        mapping = mmap(NULL, (size_t)page, PROT_READ, MAP_SHARED, fd, start);
+    if (ledger_lock(fd, F_OFD_SETLK, type, offset) == 0) {
+        mapping = mmap(NULL, (size_t)page, PROT_READ, MAP_SHARED, fd, offset / page * page);
     }
     close(fd);
     if (mapping == MAP_FAILED) {
-        return false;
+        return NULL;
     }
     madvise(mapping, (size_t)page, MADV_DONTFORK);
-    machine->own_mapping = mapping;
-    machine->own_mapping_bytes = (size_t)page;
-    return true;
+    return mapping;
+}
+
+void ledger_let_go(void *mapping)
+{
+    munmap(mapping, (size_t)sysconf(_SC_PAGESIZE));
 }
 
 static enum machine_status claim_slot(struct machine *machine)
 {
     for (int i = 0; i < FAKE_SLOT_COUNT; i++) {
         struct fake_slot *slot = &machine->slots[i];
-        if (slot_alive(machine, slot)) {
+        if (ledger_slot_alive(machine, slot)) {
             continue;
         }
         memset(slot, 0, sizeof *slot);
-        if (!hold_slot(machine, slot)) {
+        machine->own_mapping = ledger_hold(machine, F_WRLCK, slot_offset(machine, slot));
+        if (machine->own_mapping == NULL) {
             return MACHINE_BROKEN;
         }
+        machine_forget_slot(machine, (uint32_t)i);
         slot->pid = (int32_t)getpid();
         slot->start_time_ticks = procfs_start_time("self");
         slot->pid_namespace_inode = procfs_pid_namespace("self");
@@ -191,13 +194,18 @@ static enum machine_status claim_slot(struct machine *machine)
     return MACHINE_NO_SLOT;
 }
 
+enum machine_status ledger_have_slot(struct machine *machine)
+{
+    return machine->own != NULL ? MACHINE_OK : claim_slot(machine);
+}
+
 enum machine_status machine_charge(struct machine *machine, int gpu, uint64_t bytes)
 {
-    if (!enter(machine)) {
+    if (!ledger_enter(machine)) {
         return MACHINE_BROKEN;
     }
     struct fake_gpu *hw = &machine->gpus[gpu];
-    enum machine_status status = machine->own != NULL ? MACHINE_OK : claim_slot(machine);
+    enum machine_status status = ledger_have_slot(machine);
     if (status == MACHINE_OK) {
         uint64_t used = sum(machine, gpu);
         uint64_t room = hw->memory_bytes - hw->reserved_bytes;
@@ -211,7 +219,7 @@ enum machine_status machine_charge(struct machine *machine, int gpu, uint64_t by
             }
         }
     }
-    leave(machine);
+    ledger_leave(machine);
     return status;
 }
 
@@ -228,16 +236,16 @@ void machine_discharge(struct machine *machine, int gpu, uint64_t bytes)
 
 enum machine_status machine_set_context(struct machine *machine, int gpu, bool present)
 {
-    if (!enter(machine)) {
+    if (!ledger_enter(machine)) {
         return MACHINE_BROKEN;
     }
-    enum machine_status status = machine->own != NULL ? MACHINE_OK : claim_slot(machine);
+    enum machine_status status = ledger_have_slot(machine);
     if (status == MACHINE_OK) {
         uint32_t bit = UINT32_C(1) << gpu;
         uint32_t mask = machine->own->context_mask;
         __atomic_store_n(&machine->own->context_mask, present ? mask | bit : mask & ~bit, __ATOMIC_RELAXED);
     }
-    leave(machine);
+    ledger_leave(machine);
     return status;
 }
 

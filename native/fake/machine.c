@@ -1,6 +1,6 @@
 /* machine.c: mapping of the hardware file. */
 #define _GNU_SOURCE
-#include "machine.h"
+#include "ledger.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -67,6 +67,7 @@ enum machine_status machine_open(struct machine *machine)
     machine->lock_fd = fd;
     machine->gpus = (struct fake_gpu *)(machine->base + FAKE_GPUS_OFFSET);
     machine->slots = (struct fake_slot *)(machine->base + FAKE_SLOTS_OFFSET);
+    machine->shared = (struct fake_shared *)(machine->base + FAKE_SHARED_OFFSET);
     machine->gpu_count = (int)((struct fake_header *)machine->base)->gpu_count;
     return MACHINE_OK;
 }
@@ -78,7 +79,7 @@ void machine_close(struct machine *machine)
     }
     munmap(machine->base, FAKE_FILE_BYTES);
     if (machine->own_mapping != NULL) {
-        munmap(machine->own_mapping, machine->own_mapping_bytes);
+        ledger_let_go(machine->own_mapping);
     }
     if (machine->lock_fd >= 0) {
         close(machine->lock_fd);

@@ -22,6 +22,7 @@ struct machine {
     uint8_t *base;                        /* the whole file, MAP_SHARED; NULL while closed */
     struct fake_gpu *gpus;
     struct fake_slot *slots;
+    struct fake_shared *shared;
     int gpu_count;
     char *path;
     dev_t device;
@@ -29,7 +30,6 @@ struct machine {
     int lock_fd;                          /* -1: opened when next needed */
     struct fake_slot *own;                /* NULL until the first charge */
     void *own_mapping;                    /* the mapping whose file description owns the slot's lock */
-    size_t own_mapping_bytes;
     pthread_mutex_t mutex;                /* OFD locks do not exclude the threads of one process */
 };
 
@@ -65,6 +65,26 @@ struct machine_process {
     unsigned sm_percent, memory_percent;
 };
 int machine_processes(struct machine *machine, int gpu, struct machine_process *out, int capacity);
+
+/* ---- machine_shared.c: memory that several processes hold, counted once ---- */
+/* What keeps a record alive: the mapping's file description has a lock on it. */
+struct machine_hold {
+    uint32_t index;
+    uint64_t serial;
+    void *mapping;
+};
+/* Turn `bytes` that this process has been charged with into shared memory that it holds. */
+enum machine_status machine_share(struct machine *machine, int gpu, uint64_t bytes, struct machine_hold *hold);
+/* Hold what another process shares; MACHINE_ABSENT when that memory is gone. */
+enum machine_status machine_join(struct machine *machine, uint32_t index, uint64_t serial, struct machine_hold *hold);
+void machine_leave(struct machine *machine, struct machine_hold *hold);
+/* A descriptor that keeps the memory of `hold` alive wherever it is, -1 when there is none. */
+int machine_hold_descriptor(struct machine *machine, const struct machine_hold *hold);
+/* For sums under way: what living shared memory of a GPU adds up to, and what of it is shown as a slot's. */
+uint64_t machine_shared_bytes(struct machine *machine, int gpu);
+uint64_t machine_shared_bytes_of(struct machine *machine, int gpu, uint32_t slot);
+/* A slot has a new owner, who holds nothing. */
+void machine_forget_slot(struct machine *machine, uint32_t slot);
 
 /* Around fork(): no fork while the lock is held; the child forgets the parent's slot and descriptor. */
 void machine_before_fork(struct machine *machine);

@@ -4,11 +4,16 @@
  * One description for C and Python: the fake driver includes this header, fracgpu.native.fake_gpu feeds the
  * part between the LAYOUT markers to cffi. Inside them only plain enums, fixed-width types and structs.
  *
- * The file is FAKE_HEADER_BYTES of header, FAKE_GPU_COUNT_MAX GPU records, FAKE_SLOT_COUNT process slots.
+ * The file is FAKE_HEADER_BYTES of header, FAKE_GPU_COUNT_MAX GPU records, FAKE_SLOT_COUNT process slots,
+ * FAKE_SHARED_COUNT records of memory that more than one process may hold.
  * There is no shared sum anywhere: what a GPU holds is the sum over the slots of living processes, so a
  * process that dies at any instruction takes its memory with it. A slot's owner keeps an OFD write lock on
  * the first byte of its slot for as long as its mapping lives; the kernel drops it at exit, exec or SIGKILL.
  * Whoever changes a slot or the high-water marks holds the OFD write lock on byte 0 of the file.
+ *
+ * Memory that can be in several processes is in no slot but in a record of its own. Whatever keeps it (a process, a file
+ * descriptor on its way to one) is an open file description with an OFD read lock on the record's first byte; the record
+ * counts for as long as the kernel knows of any such lock.
  */
 #ifndef FAKE_MACHINE_LAYOUT_H
 #define FAKE_MACHINE_LAYOUT_H
@@ -19,12 +24,14 @@
 /* LAYOUT-BEGIN */
 
 enum fake_layout {
-    FAKE_LAYOUT_VERSION = 1,
+    FAKE_LAYOUT_VERSION = 2,
     FAKE_HEADER_BYTES = 4096,
     FAKE_GPU_COUNT_MAX = 16,
     FAKE_GPU_BYTES = 256,
     FAKE_SLOT_COUNT = 1024,
     FAKE_SLOT_BYTES = 256,
+    FAKE_SHARED_COUNT = 512,
+    FAKE_SHARED_BYTES = 256,
     FAKE_NAME_BYTES = 96
 };
 
@@ -38,6 +45,8 @@ struct fake_header {
     uint32_t layout_version;
     uint32_t gpu_count;
     uint64_t file_bytes;
+    uint64_t shared_serial;               /* of the newest shared record */
+    uint64_t shared_high_water;           /* records [0, high_water) have ever been used */
 };
 
 /* Fixed when the machine is made, up to what compute programs, NVML's setters and tests change: peak_used_bytes and
@@ -82,16 +91,31 @@ struct fake_slot {
     uint64_t reserved[7];
 };
 
+/* Physical memory that several processes may hold. */
+struct fake_shared {
+    uint32_t state;                       /* enum fake_slot_state; counts only while a lock on it is held */
+    uint32_t gpu;
+    uint64_t bytes;
+    uint64_t serial;                      /* tells one use of this record from the next */
+    uint32_t owner;                       /* slot of the process that made it */
+    uint32_t padding;
+    uint8_t  holders[128];                /* bit s: the process of slot s holds it */
+    uint64_t reserved[12];
+};
+
 /* LAYOUT-END */
 
 /* "FAKEGPU1" read as a little-endian 64-bit word. */
 #define FAKE_MAGIC UINT64_C(0x31555047454b4146)
 #define FAKE_GPUS_OFFSET ((size_t)FAKE_HEADER_BYTES)
 #define FAKE_SLOTS_OFFSET (FAKE_GPUS_OFFSET + (size_t)FAKE_GPU_COUNT_MAX * FAKE_GPU_BYTES)
-#define FAKE_FILE_BYTES (FAKE_SLOTS_OFFSET + (size_t)FAKE_SLOT_COUNT * FAKE_SLOT_BYTES)
+#define FAKE_SHARED_OFFSET (FAKE_SLOTS_OFFSET + (size_t)FAKE_SLOT_COUNT * FAKE_SLOT_BYTES)
+#define FAKE_FILE_BYTES (FAKE_SHARED_OFFSET + (size_t)FAKE_SHARED_COUNT * FAKE_SHARED_BYTES)
 
 _Static_assert(sizeof(struct fake_gpu) == FAKE_GPU_BYTES, "GPU record layout");
 _Static_assert(sizeof(struct fake_slot) == FAKE_SLOT_BYTES, "slot layout");
+_Static_assert(sizeof(struct fake_shared) == FAKE_SHARED_BYTES, "shared record layout");
+_Static_assert(FAKE_SLOT_COUNT == 8 * 128, "a bit per slot in fake_shared.holders");
 _Static_assert(offsetof(struct fake_gpu, memory_bytes) == 112, "GPU record layout");
 _Static_assert(offsetof(struct fake_slot, used_bytes) == 32, "slot layout");
 

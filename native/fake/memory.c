@@ -1,6 +1,6 @@
 /* memory.c: device, pitched and managed memory, and what the driver says about amounts and addresses. */
 #define _GNU_SOURCE
-#include "driver.h"
+#include "share.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -157,12 +157,18 @@ static void leave_slab(struct range *range)
 CUresult memory_release(struct range *range)
 {
     CUdeviceptr start = range->start;
+    if (range->kind == RANGE_IMPORTED) {
+        ipc_release(range);
+        return CUDA_SUCCESS;
+    }
     if (range->kind == RANGE_POOL) {
         pool_free(range);
     } else if (range->segment != NULL) {
         leave_slab(range);
     } else {
-        if (range->bytes != (uint8_t *)(uintptr_t)start) {
+        if (range->share != NULL) {
+            share_drop(range->share);
+        } else if (range->bytes != (uint8_t *)(uintptr_t)start) {
             backing_unmap(range->bytes, range->reserved);
         }
         address_release(start, range->reserved);
@@ -198,7 +204,8 @@ static CUresult release(CUdeviceptr address)
     }
     struct range *range = range_at(address);
     REQUIRE(range != NULL && range->start == address, CUDA_ERROR_INVALID_VALUE);
-    REQUIRE(range->kind == RANGE_DEVICE || range->kind == RANGE_POOL || range->kind == RANGE_MANAGED,
+    bool from_pool = range->kind == RANGE_IMPORTED && range->pool != NULL;
+    REQUIRE(range->kind == RANGE_DEVICE || range->kind == RANGE_POOL || range->kind == RANGE_MANAGED || from_pool,
             CUDA_ERROR_INVALID_VALUE);
     bool pooled = range->kind == RANGE_POOL;
     TRY(memory_release(range));

@@ -6,7 +6,7 @@
 static bool on_device(const struct range *range)
 {
     return range->kind == RANGE_DEVICE || range->kind == RANGE_POOL || range->kind == RANGE_MAPPING ||
-           range->kind == RANGE_MANAGED;
+           range->kind == RANGE_MANAGED || range->kind == RANGE_IMPORTED;
 }
 
 static CUresult device_address(void *data, const struct range *range, CUdeviceptr address)

@@ -12,7 +12,7 @@ endif
 CFLAGS ?= -std=c11 -O2 -g -fPIC -fvisibility=hidden -fno-sanitize=all -Wall -Wextra -Werror
 SAN_CC ?= gcc -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all
 
-FAKE_MACHINE_SOURCES := $(addprefix $(FAKE_DIR)/, ledger.c machine.c procfs.c version.c visible.c)
+FAKE_MACHINE_SOURCES := $(addprefix $(FAKE_DIR)/, ledger.c machine.c machine_shared.c procfs.c version.c visible.c)
 FAKE_NVML_ONLY := $(sort $(wildcard $(FAKE_DIR)/nvml*.c))
 FAKE_CUDA_SOURCES := $(filter-out $(FAKE_NVML_ONLY), $(sort $(wildcard $(FAKE_DIR)/*.c)))
 FAKE_NVML_SOURCES := $(FAKE_MACHINE_SOURCES) $(FAKE_NVML_ONLY)

@@ -1,5 +1,5 @@
 /* segments.c: physical pieces of a device that hold several allocations: slabs for small ones, pieces of pools. */
-#include "driver.h"
+#include "share.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -33,8 +33,12 @@ CUresult segment_create(int device, size_t size, struct segment **out)
 void segment_destroy(struct segment *segment)
 {
     address_release(segment->start, segment->size);
-    backing_unmap(segment->bytes, segment->size);
-    device_discharge(segment->device, segment->size);
+    if (segment->share != NULL) {
+        share_drop(segment->share);
+    } else {
+        backing_unmap(segment->bytes, segment->size);
+        device_discharge(segment->device, segment->size);
+    }
     free(segment->spans);
     free(segment);
 }

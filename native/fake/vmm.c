@@ -1,18 +1,7 @@
 /* vmm.c: virtual memory management: reserved addresses, physical allocations with references, mappings, access. */
-#include "driver.h"
+#include "physical.h"
 
 #include <stdlib.h>
-
-struct physical {
-    struct physical *next;
-    CUmemHandle handle;
-    size_t size;
-    int device;
-    CUmemAllocationProp properties;
-    uint8_t *bytes;
-    int handle_references;                /* create, retain, minus release: 0 makes the handle invalid */
-    int mappings;                         /* the memory lives until there is neither */
-};
 
 struct reservation {
     struct reservation *next;
@@ -24,7 +13,7 @@ static struct physical *physicals;
 static struct reservation *reservations;
 static CUmemHandle last_handle = 0x1000;
 
-static struct physical *find_handle(CUmemHandle handle)
+struct physical *physical_find(CUmemHandle handle)
 {
     struct physical *physical = physicals;
     while (physical != NULL && (physical->handle != handle || physical->handle_references == 0)) {
@@ -45,7 +34,7 @@ static struct reservation **reservation_around(CUdeviceptr start, size_t size)
     return NULL;
 }
 
-static void dispose_unused(struct physical *physical)
+void physical_unused(struct physical *physical)
 {
     if (physical->handle_references != 0 || physical->mappings != 0) {
         return;
@@ -55,9 +44,36 @@ static void dispose_unused(struct physical *physical)
         link = &(*link)->next;
     }
     *link = physical->next;
-    backing_unmap(physical->bytes, physical->size);
-    device_discharge(physical->device, physical->size);
+    if (physical->multicast != NULL) {
+        multicast_dispose(physical->multicast);
+    } else if (physical->share != NULL) {
+        share_drop(physical->share);
+    } else {
+        backing_unmap(physical->bytes, physical->size);
+        device_discharge(physical->device, physical->size);
+    }
     free(physical);
+}
+
+CUresult physical_add(const struct physical *content, CUmemHandle *handle)
+{
+    struct physical *physical = malloc(sizeof *physical);
+    REQUIRE(physical != NULL, CUDA_ERROR_OUT_OF_MEMORY);
+    *physical = *content;
+    physical->next = physicals;
+    physical->handle = ++last_handle;
+    physical->handle_references = 1;
+    physicals = physical;
+    *handle = physical->handle;
+    return CUDA_SUCCESS;
+}
+
+CUresult physical_share(struct physical *physical)
+{
+    if (physical->share != NULL) {
+        return CUDA_SUCCESS;
+    }
+    return share_make(physical->device, physical->bytes, physical->size, &physical->share);
 }
 
 static CUresult check_properties(const CUmemAllocationProp *properties)
@@ -66,6 +82,8 @@ static CUresult check_properties(const CUmemAllocationProp *properties)
     REQUIRE(properties->type == 1, CUDA_ERROR_INVALID_VALUE);
     REQUIRE(properties->location.type == CU_LOCATION_DEVICE, CUDA_ERROR_NOT_SUPPORTED);
     REQUIRE(device_at(properties->location.id) != NULL, CUDA_ERROR_INVALID_DEVICE);
+    /* Of the ways to share only file descriptors; fabric handles need an IMEX channel. */
+    REQUIRE((properties->requested_handle_types & ~CU_HANDLE_FILE_DESCRIPTOR) == 0, CUDA_ERROR_NOT_SUPPORTED);
     return CUDA_SUCCESS;
 }
 
@@ -115,38 +133,31 @@ static CUresult create(CUmemHandle *out, size_t size, const CUmemAllocationProp 
     NOT_NULL(out);
     REQUIRE(size > 0 && size % PHYSICAL_GRANULE == 0 && flags == 0, CUDA_ERROR_INVALID_VALUE);
     TRY(check_properties(properties));
-    int device = properties->location.id;
-    struct physical *physical = calloc(1, sizeof *physical);
-    REQUIRE(physical != NULL, CUDA_ERROR_OUT_OF_MEMORY);
-    CUresult rc = device_charge(device, size);
+    struct physical content = { .size = size, .device = properties->location.id, .properties = *properties };
+    TRY(device_charge(content.device, size));
+    content.bytes = backing_map(size);
+    CUresult rc = content.bytes != NULL ? physical_add(&content, out) : CUDA_ERROR_OUT_OF_MEMORY;
     if (rc != CUDA_SUCCESS) {
-        free(physical);
-        return rc;
+        if (content.bytes != NULL) {
+            backing_unmap(content.bytes, size);
+        }
+        device_discharge(content.device, size);
     }
-    *physical = (struct physical){ .next = physicals, .handle = ++last_handle, .size = size, .device = device,
-                                   .properties = *properties, .bytes = backing_map(size), .handle_references = 1 };
-    if (physical->bytes == NULL) {
-        device_discharge(device, size);
-        free(physical);
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    }
-    physicals = physical;
-    *out = physical->handle;
-    return CUDA_SUCCESS;
+    return rc;
 }
 
 static CUresult release(CUmemHandle handle)
 {
-    struct physical *physical = find_handle(handle);
+    struct physical *physical = physical_find(handle);
     REQUIRE(physical != NULL, CUDA_ERROR_INVALID_VALUE);
     physical->handle_references--;
-    dispose_unused(physical);
+    physical_unused(physical);
     return CUDA_SUCCESS;
 }
 
 static CUresult map(CUdeviceptr start, size_t size, size_t offset, CUmemHandle handle, unsigned long long flags)
 {
-    struct physical *physical = find_handle(handle);
+    struct physical *physical = physical_find(handle);
     REQUIRE(physical != NULL && flags == 0, CUDA_ERROR_INVALID_VALUE);
     REQUIRE(size > 0 && size % PHYSICAL_GRANULE == 0 && start % PHYSICAL_GRANULE == 0, CUDA_ERROR_INVALID_VALUE);
     REQUIRE(offset == 0 && size <= physical->size, CUDA_ERROR_INVALID_VALUE);
@@ -179,7 +190,7 @@ static CUresult unmap(CUdeviceptr start, size_t size)
         struct range range = *range_at(start);
         range_remove(start);
         range.physical->mappings--;
-        dispose_unused(range.physical);
+        physical_unused(range.physical);
         start += range.size;
         size -= range.size;
     }
@@ -232,7 +243,7 @@ static CUresult retain(CUmemHandle *out, const void *address)
 static CUresult get_properties(CUmemAllocationProp *out, CUmemHandle handle)
 {
     NOT_NULL(out);
-    struct physical *physical = find_handle(handle);
+    struct physical *physical = physical_find(handle);
     REQUIRE(physical != NULL, CUDA_ERROR_INVALID_VALUE);
     *out = physical->properties;
     return CUDA_SUCCESS;

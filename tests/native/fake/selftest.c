@@ -61,7 +61,8 @@ CUresult cuGetProcAddress_v2(const char *name, void **out, int version, uint64_t
 static void make_machine(const char *path)
 {
     static uint8_t image[FAKE_FILE_BYTES];
-    struct fake_header header = { FAKE_MAGIC, FAKE_LAYOUT_VERSION, 1, FAKE_FILE_BYTES };
+    struct fake_header header = { .magic = FAKE_MAGIC, .layout_version = FAKE_LAYOUT_VERSION, .gpu_count = 1,
+                                  .file_bytes = FAKE_FILE_BYTES };
     struct fake_gpu gpu = { .name = "selftest", .memory_bytes = 256 * MIB, .context_bytes = 8 * MIB,
                             .compute_major = 9, .multiprocessors = 1 };
     memcpy(image, &header, sizeof header);
