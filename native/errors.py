@@ -45,3 +45,9 @@ class FeedbackUnwritable(NativeError):
     """The host can not publish what it observes of an allocation: its processes go on with what they know."""
 
     default_remedy = "nothing: claims prepared from now on have a feedback section"
+
+
+class ConfigPageBusy(NativeError):
+    """A config page can not be changed now: another process of the host is in the middle of a change."""
+
+    default_remedy = "try again; if that process hangs, end it: the next change makes good what it left"

@@ -9,7 +9,6 @@ of a write is made good by the next one.
 import mmap
 import os
 import stat
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any, Final, Self
 
 from fracgpu.native import abi
 from fracgpu.native.errors import FeedbackUnwritable
+from fracgpu.native.store_order import order_stores
 
 FULL_BASIS_POINTS: Final = 10_000
 _U64: Final = 2**64 - 1
@@ -90,11 +90,11 @@ class FeedbackWriter:
         header = self._header
         sequence = (header.sequence | 1) & _U64
         header.sequence = sequence
-        _order_stores()
+        order_stores()
         # If this fails the sequence stays odd, and there is no reading until the next publication.
         self._write(feedback)
         header.published_ns = time.monotonic_ns() if published_ns is None else published_ns
-        _order_stores()
+        order_stores()
         header.sequence = (sequence + 1) & _U64
 
     def close(self) -> None:
@@ -202,11 +202,3 @@ def _read_slots(records: bytes) -> Iterable[SlotFeedback]:
 
 def _share(basis_points: int) -> int:
     return max(0, min(basis_points, FULL_BASIS_POINTS))
-
-
-def _order_stores() -> None:
-    # Taking and releasing a lock twice is a full barrier on every processor; Python has no other.
-    lock = threading.Lock()
-    for _ in range(2):
-        lock.acquire()
-        lock.release()

@@ -7,6 +7,7 @@ interrupted Unprepare is found again.
 """
 
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,8 @@ from fracgpu.kubeletplugin.prepare.edits import CONFIG_FILE, STATE_FILE
 from fracgpu.kubeletplugin.prepare.files import Files
 from fracgpu.kubeletplugin.prepare.plan import AllocationFiles, NodePlan, allocation_directory, spec_path
 from fracgpu.kubeletplugin.prepare.state_locks import count_users, processes
-from fracgpu.native.config_page import ConfigPage, decode_config_page, encode_config_page
+from fracgpu.native.config_change import read_config_page
+from fracgpu.native.config_page import ConfigPage, encode_config_page
 from fracgpu.native.errors import ConfigPageInvalid, StateFileInvalid
 from fracgpu.native.state_file import new_state_file, read_state_file
 
@@ -27,6 +29,8 @@ _LOG: Final = logging.getLogger(__name__)
 _CONFIG_MODE: Final = 0o644
 # Every process of the container writes its own slot, whatever its user.
 _STATE_MODE: Final = 0o666
+# What a page without a cap on cores gives, in percent.
+_ALL_CORES: Final = 100
 
 
 class Applier:
@@ -48,7 +52,7 @@ class Applier:
         # and the kubelet prepares every claim again before it starts a container.
         if plan.stale and plan.previous is not None:
             checkpoint = self.release(plan.previous, checkpoint)
-        missing = [(files, *_missing(files)) for files in plan.files]
+        missing = [(files, *self._missing(files)) for files in plan.files]
         fresh = plan.previous is None or plan.stale
         created = [files.directory for files in plan.files if not files.directory.exists()]
         try:
@@ -124,6 +128,45 @@ class Applier:
         except OSError:
             return 1
 
+    def _missing(self, files: AllocationFiles) -> tuple[bool, bool]:
+        """Return whether config page and state file have to be written: a valid one is never replaced, containers hold
+        it.
+
+        Raises ClaimChanged for a valid config page that gives more, AccountDamaged for a broken state file in use, and
+        OSError for a file that is there but can not be read right now: it may be valid.
+        """
+        current = self._current_page(files.directory / CONFIG_FILE)
+        if current is not None and _gives_more(current, files.page):
+            raise ClaimChanged(
+                f"allocation {files.page.allocation_id}",
+                "has a config page with other limits on this node",
+                remedy="delete the pods that use the claim, then create it anew",
+            )
+        state = files.directory / STATE_FILE
+        sound = _state_is_valid(state, files.page.device_uuid)
+        if not sound and (users := count_users(state)):
+            raise AccountDamaged(
+                f"allocation {files.page.allocation_id}",
+                f"a container has overwritten its state file, which is in use ({processes(users)})",
+                remedy="delete the pods that use the claim; without them the file is made good",
+            )
+        return current is None, not sound
+
+    def _current_page(self, path: Path) -> ConfigPage | None:
+        try:
+            return read_config_page(path)
+        except FileNotFoundError:
+            return None
+        except ConfigPageInvalid:
+            return self._repaired_page(path)
+
+    def _repaired_page(self, path: Path) -> ConfigPage | None:
+        try:
+            self._files.finish_page_change(path)
+            return read_config_page(path)
+        except ConfigPageInvalid:
+            return None
+
     def _fill(self, files: AllocationFiles, *, write_config: bool, write_state: bool) -> None:
         self._files.make_directory(files.directory)
         if write_config:
@@ -154,44 +197,24 @@ def _log_fields(entry: ClaimEntry) -> dict[str, str]:
     return {"claim": claim, "uid": entry.claim_uid, "gpu": ",".join(entry.gpu_uuids)}
 
 
-def _missing(files: AllocationFiles) -> tuple[bool, bool]:
-    """Return whether config page and state file have to be written: a valid one is never replaced, containers hold it.
+def _gives_more(page: ConfigPage, planned: ConfigPage) -> bool:
+    """Tell whether `page` is not `planned` with the limits at most lowered.
 
-    Raises ClaimChanged for a valid config page with other limits, AccountDamaged for a broken state file in use, and
-    OSError for a file that is there but can not be read right now: it may be valid.
+    An administrator may lower the limits of what is prepared, and hold it up; generation and suspension are nobody's
+    business here. More than was planned would be memory that the GPU may have given to others.
     """
-    current = _current_page(files.directory / CONFIG_FILE)
-    if current is not None and _limits(current) != _limits(files.page):
-        raise ClaimChanged(
-            f"allocation {files.page.allocation_id}",
-            "has a config page with other limits on this node",
-            remedy="delete the pods that use the claim, then create it anew",
-        )
-    state = files.directory / STATE_FILE
-    sound = _state_is_valid(state, files.page.device_uuid)
-    if not sound and (users := count_users(state)):
-        raise AccountDamaged(
-            f"allocation {files.page.allocation_id}",
-            f"a container has overwritten its state file, which is in use ({processes(users)})",
-            remedy="delete the pods that use the claim; without them the file is made good",
-        )
-    return current is None, not sound
+    identity = (page.allocation_id, page.device_uuid.lower(), page.observe)
+    if identity != (planned.allocation_id, planned.device_uuid.lower(), planned.observe):
+        return True
+    return _bytes(page) > _bytes(planned) or _cores(page) > _cores(planned)
 
 
-def _current_page(path: Path) -> ConfigPage | None:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        return decode_config_page(content)
-    except ConfigPageInvalid:
-        return None
+def _bytes(page: ConfigPage) -> float:
+    return math.inf if page.memory_limit_bytes is None else page.memory_limit_bytes
 
 
-def _limits(page: ConfigPage) -> tuple[object, ...]:
-    # Generation and suspension change while the page is in use, and are nobody's business here.
-    return page.allocation_id, page.device_uuid.lower(), page.memory_limit_bytes, page.cores_percent, page.observe
+def _cores(page: ConfigPage) -> int:
+    return page.cores_percent or _ALL_CORES
 
 
 def _state_is_valid(path: Path, device_uuid: str) -> bool:

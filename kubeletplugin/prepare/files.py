@@ -12,6 +12,7 @@ from typing import Final
 from fracgpu.cdi.spec import CdiSpec
 from fracgpu.cdi.writer import Sync, remove_file, sync_directory, temporary_path, write_atomic, write_spec
 from fracgpu.driver.kill_points import kill_point
+from fracgpu.native.config_change import change_config_page
 
 # Readable by name only: what lies below is mounted file by file by a runtime that runs as root.
 _DIRECTORY_MODE: Final = 0o711
@@ -56,6 +57,13 @@ class Files:
             os.pwrite(descriptor, content, 0)
         finally:
             os.close(descriptor)
+
+    def finish_page_change(self, path: Path) -> None:
+        """Make good a config page whose last change was cut off, keeping its inode: containers have it mounted.
+
+        Raises ConfigPageInvalid for a file that is no page at all.
+        """
+        change_config_page(path, lambda page: page)
 
     def write_spec(self, path: Path, spec: CdiSpec) -> bool:
         """Validate and write a CDI spec and return whether the file changed."""

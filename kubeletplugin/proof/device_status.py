@@ -25,6 +25,7 @@ _MAX_MESSAGE: Final = 1024
 _OBSERVED_AT: Final = "observedAt"
 _AMOUNTS: Final = ("memoryUsedBytes", "memoryPeakBytes")
 _LIMIT: Final = "memoryLimitBytes"
+_SUSPENDED: Final = "suspended"
 # Amounts of several results on one device add up; these are the keys that do.
 _SUMMED: Final = (*_AMOUNTS, _LIMIT, "coresPercent", "refusals", "processes")
 # An amount has changed when it did by more than one part in so many, of the limit if there is one.
@@ -161,12 +162,14 @@ def _report(one: AllocationObservation) -> DeviceReport:
         "coresPercent": record.cores,
         "gpuUUID": record.gpu_uuid,
         "libraryDigest": one.library_digest,
-        _LIMIT: record.memory_bytes if record.limited else None,
+        _LIMIT: one.memory_limit_bytes,
         "memoryPeakBytes": one.peak_bytes,
         "memoryUsedBytes": one.used_bytes,
         _OBSERVED_AT: timestamp(one.observed_at),
         "processes": one.processes,
         "refusals": one.refusals,
+        # Said only while it is so: most claims never are.
+        _SUSPENDED: True if one.suspended else None,
     }
     conditions = {
         "Prepared": one.prepared,
@@ -194,6 +197,8 @@ def _joined(first: DeviceReport, second: DeviceReport) -> DeviceReport:
         # Half a sum would be a lie: without one of the two amounts there is none.
         if (key in first.data) != (key in second.data):
             data.pop(key, None)
+    if _SUSPENDED in second.data:
+        data[_SUSPENDED] = True
     return replace(first, conditions={kind: worst(kind) for kind in first.conditions}, data=data)
 
 

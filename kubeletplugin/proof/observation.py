@@ -35,6 +35,7 @@ class AllocationObservation:
 
     `processes` counts those of its containers that the driver lists on the GPU; `driver_bytes` is what the driver
     counts for them, contexts included, None where it does not say or can not tell this allocation from another.
+    `memory_limit_bytes` is what holds now, by the config page; `suspended` says whether new work has to wait.
     `host_pinned_bytes` is memory of the host that they pinned, which no limit is set for.
     """
 
@@ -51,6 +52,8 @@ class AllocationObservation:
     processes: int
     observed_at: datetime
     driver_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+    suspended: bool = False
     host_pinned_bytes: int | None = None
 
 

@@ -11,7 +11,8 @@ from typing import Final
 
 from fracgpu.kubeletplugin.proof.evidence import FileTrouble, Trouble
 from fracgpu.native import abi
-from fracgpu.native.config_page import ConfigPage, decode_config_page
+from fracgpu.native.config_change import read_config_page
+from fracgpu.native.config_page import ConfigPage
 from fracgpu.native.errors import ConfigPageInvalid, StateFileInvalid
 from fracgpu.native.state_file import StateSnapshot, read_state_file
 
@@ -39,7 +40,7 @@ def read_account(path: Path, gpu_uuid: str) -> StateSnapshot | FileTrouble:
 def read_page(path: Path) -> ConfigPage | FileTrouble:
     """Return what the config page at `path` says, or why it says nothing."""
     try:
-        return decode_config_page(path.read_bytes())
+        return read_config_page(path)
     except FileNotFoundError:
         return FileTrouble(Trouble.MISSING, "is not there")
     except OSError as error:

@@ -39,8 +39,16 @@ from fracgpu.kubeletplugin.proof.observation import (
     Truth,
 )
 from fracgpu.kubeletplugin.proof.processes import PROC_ROOT, ProcessTable
-from fracgpu.kubeletplugin.proof.verdict import Suspicions, driver_bytes, enforced, suspicions, within_limit
+from fracgpu.kubeletplugin.proof.verdict import (
+    Suspicions,
+    driver_bytes,
+    enforced,
+    memory_limit,
+    suspicions,
+    within_limit,
+)
 from fracgpu.kubeletplugin.proof.verdict_node import compatible, prepared
+from fracgpu.native.config_page import ConfigPage
 from fracgpu.native.state_file import StateSnapshot
 
 _LOG: Final = logging.getLogger(__name__)
@@ -176,6 +184,8 @@ class Observer:
             driver_bytes=driver_bytes(evidence),
             host_pinned_bytes=sum(slot.host_pinned_bytes for slot in account.processes) if account else None,
             observed_at=self._now(),
+            memory_limit_bytes=memory_limit(evidence),
+            suspended=isinstance(evidence.page, ConfigPage) and evidence.page.suspend,
         )
 
     def _publish(self, observation: NodeObservation) -> None:

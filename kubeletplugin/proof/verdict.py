@@ -112,6 +112,19 @@ class _Case:
         return [p for p in self.evidence.processes if not any(_about(kind, p) in self.suspected for kind in kinds)]
 
 
+def memory_limit(evidence: AllocationEvidence) -> int | None:
+    """Return the memory limit that holds now, in bytes; None when there is none.
+
+    The node's administrator may have lowered it since the claim was prepared, in the config page. A page that gives
+    more than was prepared is not believed.
+    """
+    record, page = evidence.record, evidence.page
+    if not record.limited:
+        return None
+    now = page.memory_limit_bytes if isinstance(page, ConfigPage) else None
+    return record.memory_bytes if now is None else min(now, record.memory_bytes)
+
+
 def enforced(evidence: AllocationEvidence, before: Suspicions) -> Finding:
     """Return whether the interceptor is in place for every process; `before` are the suspicions of the last look."""
     suspected = suspicions(evidence, before)
@@ -188,10 +201,11 @@ def _attached(case: _Case) -> Finding:
     if not clean:
         return Finding(Truth.UNKNOWN, "NoProcess", "no process of the claim uses the GPU, so there is nothing to see")
     counted = "1 process has" if len(clean) == 1 else f"{len(clean)} processes have"
-    if not evidence.record.limited:
+    now = memory_limit(evidence)
+    if now is None:
         what = f"there is no limit to enforce: the whole GPU may be used; {counted} the interceptor, for the account"
         return Finding(Truth.TRUE, "NoLimit", what)
-    limit = format_mib(evidence.record.memory_bytes)
+    limit = format_mib(now)
     return Finding(Truth.TRUE, "InterceptorAttached", f"{counted} the interceptor with the memory limit {limit}")
 
 
@@ -211,9 +225,13 @@ def within_limit(evidence: AllocationEvidence, before: Suspicions) -> Finding:
     if (_OVER_ACCOUNT, 0, 0) in confirmed:
         what = f"{used} is charged, the limit is {limit}: nothing more is given until it fits"
         return Finding(Truth.FALSE, "OverLimit", what)
-    if not record.limited:
+    now = memory_limit(evidence)
+    if now is None:
         return Finding(Truth.TRUE, "NoLimit", f"{used} is charged, and there is no limit")
-    return Finding(Truth.TRUE, "WithinLimit", f"{used} of {limit} is charged")
+    if now < record.memory_bytes and account.used_bytes > now:
+        what = f"{used} is charged, the limit was lowered from {limit} to {format_mib(now)}: nothing is taken away"
+        return Finding(Truth.FALSE, "LimitLowered", f"{what}, nothing more is given until it fits")
+    return Finding(Truth.TRUE, "WithinLimit", f"{used} of {format_mib(now)} is charged")
 
 
 def _is_damage(trouble: FileTrouble, evidence: AllocationEvidence) -> bool:

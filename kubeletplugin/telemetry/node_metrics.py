@@ -109,7 +109,7 @@ def _allocation_families(allocations: Sequence[AllocationObservation]) -> Iterab
     yield _family(catalogue.ALLOCATION_CONDITION, (value for labels, a in seen for value in _conditions(labels, a)))
     yield _family(
         catalogue.ALLOCATION_MEMORY_LIMIT,
-        ((labels, a.record.memory_bytes if a.record.limited else None) for labels, a in seen),
+        ((labels, a.memory_limit_bytes) for labels, a in seen),
     )
     yield _family(catalogue.ALLOCATION_MEMORY_USED, ((labels, a.used_bytes) for labels, a in seen))
     yield _family(catalogue.ALLOCATION_MEMORY_PEAK, ((labels, a.peak_bytes) for labels, a in seen))

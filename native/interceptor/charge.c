@@ -4,12 +4,25 @@
 #include "charge.h"
 
 #include "../limiter/amount.h"
+#include "../limiter/gate.h"
 #include "capture_mode.h"
 #include "devices.h"
 #include "pools.h"
 
+CUresult fg_wait_while_suspended(struct fg_group *group)
+{
+    return fg_gate_pass(group) == FG_GATE_OPEN ? CUDA_SUCCESS : CUDA_ERROR_SYSTEM_NOT_READY;
+}
+
 CUresult fg_charge_group(struct fg_process *process, struct fg_group *group, uint64_t bytes, enum fg_kind kind,
                          struct fg_charge *charge)
+{
+    CUresult code = fg_wait_while_suspended(group);
+    return code == CUDA_SUCCESS ? fg_charge_group_now(process, group, bytes, kind, charge) : code;
+}
+
+CUresult fg_charge_group_now(struct fg_process *process, struct fg_group *group, uint64_t bytes, enum fg_kind kind,
+                             struct fg_charge *charge)
 {
     if (fg_group_reserve(group, bytes, kind, charge))
         return CUDA_SUCCESS;

@@ -9,12 +9,21 @@
 
 #include "process.h"
 
-/* Reserve `bytes` of the current context's GPU. CUDA_SUCCESS, or the error that the program gets. */
+/* Reserve `bytes` of the current context's GPU, waiting while it is suspended. CUDA_SUCCESS, or the error that the
+ * program gets. */
 CUresult fg_charge_current(uint64_t bytes, enum fg_kind kind, struct fg_charge *charge);
 
-/* The same for a known group. Before it refuses, it takes back what the process's own pools hold unused. */
+/* New work on the group's GPU begins: wait while the host has it suspended. Call it before anything is in hand. */
+CUresult fg_wait_while_suspended(struct fg_group *group);
+
+/* The same for a known group, waiting like all new work. Before it refuses, it takes back what the process's own pools
+ * hold unused. */
 CUresult fg_charge_group(struct fg_process *process, struct fg_group *group, uint64_t bytes, enum fg_kind kind,
                          struct fg_charge *charge);
+
+/* The same without waiting, for a caller that has something in hand and has waited before. */
+CUresult fg_charge_group_now(struct fg_process *process, struct fg_group *group, uint64_t bytes, enum fg_kind kind,
+                             struct fg_charge *charge);
 
 /* Count memory of the host, which no limit is set for, where the current context's GPU is charged. False: nowhere. */
 bool fg_charge_host(struct fg_process *process, uint64_t bytes, struct fg_charge *charge);

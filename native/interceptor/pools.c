@@ -134,7 +134,7 @@ static CUresult allocate_in_pool(struct fg_process *process, const struct reques
      * another stream. A limit that holds has to have room for the growth. */
     bool covered = fg_pool_begin(record, request->bytes, growth, &ticket);
     if (!covered)
-        code = fg_charge_group(process, record->group, growth, FG_POOL, &charge);
+        code = fg_charge_group_now(process, record->group, growth, FG_POOL, &charge);
     if (code == CUDA_SUCCESS)
         code = allocate_covered(process, request, record, covered ? NULL : &charge, growth, ticket, address);
     fg_pool_end(record);
@@ -163,7 +163,7 @@ static CUresult allocate(const struct request *request, CUdeviceptr *address)
     CUdeviceptr *target = address == NULL ? NULL : &result;
     if (record->group == NULL)
         code = forward(request, target);
-    else
+    else if ((code = fg_wait_while_suspended(record->group)) == CUDA_SUCCESS)
         code = allocate_in_pool(process, request, record, target);
     if (code == CUDA_SUCCESS)
         *address = result;

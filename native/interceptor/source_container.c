@@ -110,6 +110,9 @@ enum fg_fault fg_source_open(const struct fg_source_name *name, struct fg_page *
         fg_page_close(page);
         return FG_PAGE_VALUE;
     }
+    /* Without a path nobody notices that the page is gone; it is as long as the directory's and fits. */
+    if (fault == FG_OK && !fg_path_join(page->path, sizeof(page->path), path, "/config", ""))
+        page->path[0] = '\0';
     return fault;
 }
 

@@ -15,8 +15,7 @@
 #include "../abi/fracgpu_abi.h"
 #include "amount.h"
 #include "fault.h"
-
-#define FG_PATH_BYTES 512
+#include "page.h"
 
 enum fg_kind {
     FG_PLAIN = 0,

@@ -17,21 +17,46 @@
 /* A section further away than this is a damaged page. */
 #define FEEDBACK_OFFSET_MAX (UINT64_C(1) << 20)
 
-static bool read_consistently(struct fg_page *page, uint64_t *memory_bytes, uint32_t *flags)
+/* No page at rest has an odd generation. */
+#define GENERATION_NEVER UINT64_C(1)
+
+/* How long a process that starts in the middle of a change waits for its end: some twenty milliseconds. */
+enum { FIRST_WAITS = 40, FIRST_WAIT_US = 500 };
+
+/* What a reading found. */
+struct reading {
+    uint64_t generation;
+    uint64_t memory_bytes;
+    uint32_t flags;
+};
+
+/* Let `reading` be what holds while the host writes. A thread that finds another one here leaves it to that one, or to
+ * its own next reading: mixed, the two would be a limit that never was. */
+static void keep(struct fg_page *page, const struct reading *reading)
+{
+    if (__atomic_load_n(&page->last_generation, __ATOMIC_RELAXED) == reading->generation ||
+        __atomic_exchange_n(&page->keeping, 1, __ATOMIC_ACQUIRE) != 0)
+        return;
+    if (__atomic_load_n(&page->last_generation, __ATOMIC_RELAXED) < reading->generation) {
+        __atomic_store_n(&page->last_memory_bytes, reading->memory_bytes, __ATOMIC_RELAXED);
+        __atomic_store_n(&page->last_flags, reading->flags, __ATOMIC_RELAXED);
+        __atomic_store_n(&page->last_generation, reading->generation, __ATOMIC_RELEASE);
+    }
+    __atomic_store_n(&page->keeping, 0, __ATOMIC_RELEASE);
+}
+
+static bool read_consistently(struct fg_page *page, struct reading *reading)
 {
     const struct fracgpu_config *config = page->config;
     for (int attempt = 0; attempt < FG_PAGE_RETRIES; attempt++) {
         uint64_t before = __atomic_load_n(&config->generation, __ATOMIC_ACQUIRE);
         if (before % 2 == 0) {
-            *memory_bytes = __atomic_load_n(&config->memory_limit_bytes, __ATOMIC_RELAXED);
-            *flags = __atomic_load_n(&config->flags, __ATOMIC_RELAXED);
+            reading->generation = before;
+            reading->memory_bytes = __atomic_load_n(&config->memory_limit_bytes, __ATOMIC_RELAXED);
+            reading->flags = __atomic_load_n(&config->flags, __ATOMIC_RELAXED);
             __atomic_thread_fence(__ATOMIC_ACQUIRE);
             if (__atomic_load_n(&config->generation, __ATOMIC_RELAXED) == before) {
-                if (__atomic_load_n(&page->last_generation, __ATOMIC_RELAXED) != before) {
-                    __atomic_store_n(&page->last_memory_bytes, *memory_bytes, __ATOMIC_RELAXED);
-                    __atomic_store_n(&page->last_flags, *flags, __ATOMIC_RELAXED);
-                    __atomic_store_n(&page->last_generation, before, __ATOMIC_RELEASE);
-                }
+                keep(page, reading);
                 return true;
             }
         } else if (before == __atomic_load_n(&page->stuck_generation, __ATOMIC_RELAXED)) {
@@ -45,20 +70,31 @@ static bool read_consistently(struct fg_page *page, uint64_t *memory_bytes, uint
     return false;
 }
 
+/* The first reading has nothing to fall back to, and a host that lost its CPU in the middle of a change comes back. */
+static bool read_first(struct fg_page *page, struct reading *reading)
+{
+    for (int wait = 0; wait < FIRST_WAITS; wait++) {
+        if (read_consistently(page, reading))
+            return true;
+        fg_sleep(FIRST_WAIT_US);
+    }
+    return false;
+}
+
 static enum fg_fault check(struct fg_page *page)
 {
     const struct fracgpu_config *config = page->config;
-    uint64_t memory_bytes;
-    uint32_t flags;
+    struct reading reading;
+    page->open_generation = GENERATION_NEVER;
     if (__atomic_load_n(&config->magic, __ATOMIC_ACQUIRE) != FRACGPU_CONFIG_MAGIC)
         return FG_PAGE_MAGIC;
     if (config->abi_version != FRACGPU_ABI_VERSION)
         return FG_PAGE_VERSION;
     if (config->header_bytes < sizeof(*config) || config->header_bytes > FRACGPU_CONFIG_FILE_BYTES)
         return FG_PAGE_VALUE;
-    if (!read_consistently(page, &memory_bytes, &flags))
+    if (!read_first(page, &reading))
         return FG_PAGE_GENERATION;
-    if (memory_bytes == 0 || config->cores_percent > 100 || config->allocation_id[0] == '\0' ||
+    if (reading.memory_bytes == 0 || config->cores_percent > 100 || config->allocation_id[0] == '\0' ||
         memchr(config->allocation_id, '\0', sizeof(config->allocation_id)) == NULL)
         return FG_PAGE_VALUE;
     return FG_OK;
@@ -115,6 +151,8 @@ enum fg_fault fg_page_map(struct fg_page *page, int descriptor)
         return FG_PAGE_TRUNCATED;
     if (pread(descriptor, &head, sizeof(head), 0) != (ssize_t)sizeof(head))
         return FG_PAGE_UNREADABLE;
+    page->device = status.st_dev;
+    page->inode = status.st_ino;
     find_feedback(page, descriptor, status.st_size, &head);
     page->config = map_bytes(descriptor, page->mapped_bytes);
     if (page->config == NULL)
@@ -134,17 +172,22 @@ void fg_page_close(struct fg_page *page)
     page->config = NULL;
     page->feedback = NULL;
     page->mapped_bytes = 0;
+    page->path[0] = '\0';
 }
 
 struct fg_limits fg_page_limits(struct fg_page *page)
 {
-    uint64_t memory_bytes;
-    uint32_t flags;
-    if (!read_consistently(page, &memory_bytes, &flags)) {
-        memory_bytes = __atomic_load_n(&page->last_memory_bytes, __ATOMIC_RELAXED);
-        flags = __atomic_load_n(&page->last_flags, __ATOMIC_RELAXED);
+    struct reading now;
+    if (!read_consistently(page, &now)) {
+        now.generation = __atomic_load_n(&page->last_generation, __ATOMIC_ACQUIRE);
+        now.memory_bytes = __atomic_load_n(&page->last_memory_bytes, __ATOMIC_RELAXED);
+        now.flags = __atomic_load_n(&page->last_flags, __ATOMIC_RELAXED);
     }
-    bool limited = memory_bytes != FRACGPU_NO_LIMIT && !(flags & FRACGPU_FLAG_OBSERVE);
-    bool overhead = !(flags & FRACGPU_FLAG_IGNORE_OVERHEAD);
-    return (struct fg_limits){.memory_bytes = memory_bytes, .limited = limited, .overhead = overhead};
+    return (struct fg_limits){
+        .memory_bytes = now.memory_bytes,
+        .generation = now.generation,
+        .limited = now.memory_bytes != FRACGPU_NO_LIMIT && !(now.flags & FRACGPU_FLAG_OBSERVE),
+        .overhead = !(now.flags & FRACGPU_FLAG_IGNORE_OVERHEAD),
+        .suspended = now.flags & FRACGPU_FLAG_SUSPEND,
+    };
 }

@@ -54,7 +54,7 @@ class Reader:
 
     def __init__(self, ffi: Any, lib: Any, path: Path) -> None:
         self.ffi, self.lib = ffi, lib
-        self.page = ffi.new("uint64_t[32]")
+        self.page = ffi.new("uint64_t[128]")
         descriptor = os.open(path, os.O_RDONLY)
         self.fault = lib.fg_page_map(self.page, descriptor)
         os.close(descriptor)

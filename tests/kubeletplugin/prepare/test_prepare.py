@@ -16,6 +16,7 @@ from fracgpu.kubeletplugin.errors import CheckpointInvalid, ClaimChanged, ClaimI
 from fracgpu.kubeletplugin.prepare.checkpoint import CheckpointStore, EntryState
 from fracgpu.kubeletplugin.prepare.claim import ClaimRef
 from fracgpu.kubeletplugin.prepare.files import Files
+from fracgpu.native.config_change import change_config_page
 from fracgpu.native.config_page import ConfigPage, decode_config_page, encode_config_page
 from fracgpu.native.state_file import read_state_file
 
@@ -83,6 +84,30 @@ def test_a_config_page_in_use_keeps_its_generation_and_suspension(world: Any) ->
     assert (page(world, ref).generation, page(world, ref).suspend) == (8, True)
 
 
+def test_limits_that_were_lowered_on_the_node_stay_lowered(world: Any) -> None:
+    """They need no memory that the GPU may have given to others, and are no sign of another claim."""
+    ref = world.claim()
+    devices = world.preparer().prepare(ref)
+    path = world.allocation(ref) / "config"
+    inode = path.stat().st_ino
+    changed = change_config_page(path, lambda now: replace(now, memory_limit_bytes=GIB, cores_percent=1))
+    assert world.preparer().prepare(ref) == devices
+    assert (page(world, ref), path.stat().st_ino) == (changed, inode)
+
+
+def test_page_whose_change_was_cut_off_is_made_good_in_place(world: Any) -> None:
+    """A new file would be another one than the containers have."""
+    ref = world.claim()
+    world.preparer().prepare(ref)
+    path = world.allocation(ref) / "config"
+    inode, before = path.stat().st_ino, page(world, ref)
+    with path.open("r+b") as file:
+        os.pwrite(file.fileno(), (before.generation + 1).to_bytes(8, "little"), 16)
+    world.preparer().prepare(ref)
+    assert page(world, ref) == replace(before, generation=before.generation + 2)
+    assert path.stat().st_ino == inode
+
+
 @pytest.mark.parametrize(("name", "opener"), [("config", "io.open"), ("state", "os.open")], ids=["config", "state"])
 def test_a_page_or_state_file_that_can_not_be_read_now_is_not_taken_for_broken(
     world: Any, monkeypatch: pytest.MonkeyPatch, name: str, opener: str
@@ -128,11 +153,11 @@ def test_a_page_with_other_limits_is_never_overwritten(world: Any) -> None:
     world.preparer().prepare(ref)
     (world.options.state_dir / "checkpoint.json").unlink()
     path = world.allocation(ref) / "config"
-    path.write_bytes(encode_config_page(replace(page(world, ref), memory_limit_bytes=GIB)))
+    path.write_bytes(encode_config_page(replace(page(world, ref), memory_limit_bytes=30 * GIB)))
     kept = world.residue()
     with pytest.raises(ClaimChanged, match="has a config page with other limits on this node; delete the pods"):
         world.preparer().prepare(ref)
-    assert page(world, ref).memory_limit_bytes == GIB
+    assert page(world, ref).memory_limit_bytes == 30 * GIB
     assert world.residue() == kept
     assert entries(world) == {}
 

@@ -61,6 +61,7 @@ def observed(name: str = "c1", enforced: Finding = OPEN, **changes: Any) -> Allo
         "refusals": 0,
         "processes": 0,
         "observed_at": NOW,
+        "memory_limit_bytes": 8 * GIB,
     }
     return AllocationObservation(**fields | changes)
 

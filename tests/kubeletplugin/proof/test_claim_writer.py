@@ -151,6 +151,7 @@ def observed(ref: ClaimRef, enforced: Truth = Truth.TRUE) -> AllocationObservati
         refusals=3,
         processes=1,
         observed_at=datetime(2026, 3, 1, tzinfo=UTC),
+        memory_limit_bytes=1 << 33,
     )
 
 

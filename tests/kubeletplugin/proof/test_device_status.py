@@ -56,6 +56,7 @@ def observed(enforced: Finding = GOOD, record: AllocationRecord = RECORD, **chan
         "refusals": 3,
         "processes": 1,
         "observed_at": NOW,
+        "memory_limit_bytes": record.memory_bytes if record.limited else None,
     }
     return AllocationObservation(**fields | changes)
 
@@ -222,6 +223,15 @@ def test_results_that_the_api_can_not_tell_apart_are_one_entry_with_the_worst_of
     assert one.data["memoryLimitBytes"] == 24 * GIB
     assert one.data["memoryUsedBytes"] == 3 * GIB
     assert "refusals" not in one.data
+
+
+def test_what_holds_now_is_shown_and_a_suspension_only_while_it_lasts() -> None:
+    (lowered,) = make_reports([observed(GOOD, memory_limit_bytes=GIB, suspended=True)])
+    assert (lowered.data["memoryLimitBytes"], lowered.data["suspended"]) == (GIB, True)
+    (resumed,) = make_reports([observed(GOOD, memory_limit_bytes=GIB)])
+    assert "suspended" not in resumed.data
+    (two,) = make_reports([observed(GOOD), observed(GOOD, suspended=True)])
+    assert two.data["suspended"] is True
 
 
 def test_bytes_that_are_no_text_do_not_break_a_write() -> None:

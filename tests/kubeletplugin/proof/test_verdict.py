@@ -270,6 +270,24 @@ WITHIN: dict[str, tuple[AllocationEvidence, str, str, str]] = {
         "False/OverLimit",
         "past the interceptor",
     ),
+    "lowered": (
+        evidence(process(), account=account(GIB), page=replace(PAGE, memory_limit_bytes=2 * GIB)),
+        "True/WithinLimit",
+        "True/WithinLimit",
+        "1024Mi of 2048Mi is charged",
+    ),
+    "lowered below use": (
+        evidence(process(), account=account(3 * GIB), page=replace(PAGE, memory_limit_bytes=2 * GIB)),
+        "False/LimitLowered",
+        "False/LimitLowered",
+        "the limit was lowered from 8192Mi to 2048Mi: nothing is taken away",
+    ),
+    "a page that gives more is not believed": (
+        evidence(process(), account=account(GIB), page=replace(PAGE, memory_limit_bytes=20 * GIB)),
+        "True/WithinLimit",
+        "True/WithinLimit",
+        "1024Mi of 8192Mi is charged",
+    ),
 }
 
 

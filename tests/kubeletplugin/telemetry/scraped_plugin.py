@@ -78,6 +78,7 @@ def observed(of: AllocationRecord, *, namespace: str = "ns", claim: str = "c", *
         "observed_at": SEEN_AT,
         "driver_bytes": 5 * GIB,
         "host_pinned_bytes": 7 * GIB,
+        "memory_limit_bytes": of.memory_bytes if of.limited else None,
     }
     return AllocationObservation(**values | changes)
 
