@@ -105,9 +105,7 @@ def test_change_keeps_the_inode_and_everything_it_is_not_about(container: Any) -
     assert change_config_page(page, lambda now: now) == changed
 
 
-def test_suspended_allocations_wait_and_nothing_else_does(
-    container: Any, suspended: Callable[..., Suspended]
-) -> None:
+def test_suspended_allocations_wait_and_nothing_else_does(container: Any, suspended: Callable[..., Suspended]) -> None:
     """The program frees, looks, forks and gets signals meanwhile; resumed, all go on within milliseconds."""
     page = container.allocate(GPUS[0], 64) / "config"
     held = suspended([page])
