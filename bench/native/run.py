@@ -1,9 +1,11 @@
-"""What the interceptor costs per call, against the same call without it, on the modelled GPU.
+"""What the interceptor costs per call, against the same call without it.
+
+On a driver that does nothing, so that only the interceptor's own time is left, and once on the model.
 
     python bench/native/run.py [--json bench/results/native.json]
 
-The modelled driver answers in well under a microsecond where a real one takes several, so the differences in
-nanoseconds carry over to a real GPU and the ratios do not.
+Both drivers answer in less than a real one takes, so the differences in nanoseconds carry over to a real GPU and the
+ratios do not.
 """
 
 import argparse
@@ -27,15 +29,17 @@ from fracgpu.native.state_file import new_state_file
 HERE = Path(__file__).resolve().parent
 GPU = "GPU-11111111-2222-3333-4444-555555555555"
 KEY = "0123456789abcdef"
-CASES = ((1, 0), (1, 20_000), (64, 0), (1024, 0))
+# Slots in use, live allocations.
+CASES = ((1, 1), (1, 1000), (1, 100_000), (64, 1), (1024, 1))
+SHARED = ("-shared", "-fPIC", "-fvisibility=hidden", "-Wl,-soname,libcuda.so.1")
 FLOCK = struct.Struct("@hhqqi4x")
 
 
-def compile_program(directory: Path) -> Path:
-    """Compile calls.c."""
-    target = directory / "calls"
+def compile_source(directory: Path, source: str, *flags: str) -> Path:
+    """Compile one of the sources beside this file."""
+    target = directory / Path(source).stem
     compiler = [sys.executable, "-m", "ziglang", "cc", "-O2", "-std=c11", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run([*compiler, str(HERE / "calls.c"), "-o", str(target), "-ldl"], check=True)
+    subprocess.run([*compiler, str(HERE / source), "-o", str(target), *flags], check=True)
     return target
 
 
@@ -57,7 +61,7 @@ def slots_used(state: Path, count: int) -> Iterator[None]:
 
 
 def measure(
-    program: Path, libraries: NativeLibraries, *, slots: int, live: int, rounds: int, calls: int
+    program: Path, driver: Path, libraries: NativeLibraries, *, slots: int, live: int, rounds: int, calls: int
 ) -> list[dict[str, object]]:
     """Run the program once; returns one row per kind of call."""
     with tempfile.TemporaryDirectory() as name:
@@ -67,7 +71,7 @@ def measure(
         state.parent.mkdir(parents=True)
         state.write_bytes(new_state_file(GPU))
         (directory / "driver").mkdir()
-        (directory / "driver" / "libcuda.so.1").symlink_to(libraries.fake_cuda)
+        (directory / "driver" / "libcuda.so.1").symlink_to(driver)
         (directory / "libcuda.so.1").symlink_to(libraries.standalone_cuda)
         environment = {
             "FRACGPU_FAKE_GPU": str(directory / "machine"),
@@ -82,8 +86,8 @@ def measure(
     for line in output.splitlines():
         call, direct, shim = line.split()
         rows.append(
-            {"call": call, "slots": slots, "live": live, "direct_ns": float(direct), "shim_ns": float(shim)}
-            | {"added_ns": round(float(shim) - float(direct), 1)}
+            {"driver": driver.parent.name, "call": call, "slots": slots, "live": live, "direct_ns": float(direct)}
+            | {"shim_ns": float(shim), "added_ns": round(float(shim) - float(direct), 1)}
         )
     return rows
 
@@ -97,16 +101,18 @@ def main() -> None:
     arguments = parser.parse_args()
     libraries = NativeLibraries.locate()
     rows: list[dict[str, object]] = []
-    print(f"{'call':32}{'slots':>6}{'live':>7}{'direct ns':>11}{'shim ns':>10}{'added ns':>10}")
+    print(f"{'driver':8}{'call':32}{'slots':>6}{'live':>7}{'direct ns':>11}{'shim ns':>10}{'added ns':>10}")
     with tempfile.TemporaryDirectory() as name:
-        program = compile_program(Path(name))
-        for slots, live in CASES:
+        program = compile_source(Path(name), "calls.c", "-ldl")
+        (Path(name) / "null").mkdir()
+        null_driver = compile_source(Path(name), "null_driver.c", *SHARED).rename(Path(name) / "null" / "libcuda.so.1")
+        for driver, slots, live in [(null_driver, *case) for case in CASES] + [(libraries.fake_cuda, 1, 1)]:
             for row in measure(
-                program, libraries, slots=slots, live=live, rounds=arguments.rounds, calls=arguments.calls
+                program, driver, libraries, slots=slots, live=live, rounds=arguments.rounds, calls=arguments.calls
             ):
                 rows.append(row)
                 print(
-                    f"{row['call']:32}{row['slots']:>6}{row['live']:>7}{row['direct_ns']:>11}"
+                    f"{row['driver']:8}{row['call']:32}{row['slots']:>6}{row['live']:>7}{row['direct_ns']:>11}"
                     f"{row['shim_ns']:>10}{row['added_ns']:>10}"
                 )
     if arguments.json is not None:

@@ -62,3 +62,13 @@ CUAPI CUresult cuGetProcAddress_v2(const char *name, void **out, int version, ui
     }
     return rc;
 }
+
+/*
+ * In cuda.h an inline function of programs that are compiled for per-thread default streams; no header says that a
+ * driver exports it. The newest model does, and the others do not, so that an interceptor is seen to do with both.
+ */
+CUAPI CUresult cuGetProcAddress_v2_ptsz(const char *name, void **out, int version, uint64_t flags, int *status)
+{
+    bool said = (flags & (FLAG_LEGACY | FLAG_PER_THREAD)) != 0;
+    return cuGetProcAddress_v2(name, out, version, said ? flags : flags | FLAG_PER_THREAD, status);
+}

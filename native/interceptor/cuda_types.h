@@ -45,6 +45,11 @@ enum {
     CU_STREAM_CAPTURE_MODE_RELAXED = 2
 };
 
+enum {
+    CU_GET_PROC_ADDRESS_LEGACY_STREAM = 1,
+    CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM = 2
+};
+
 struct fg_uuid {
     uint8_t bytes[16];
 };

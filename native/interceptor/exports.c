@@ -62,28 +62,4 @@
 #include "nvml_refused.def"
 #undef REFUSED
 
-#else
-
-#include "procaddress.h"
-
-#define HOOK(concern, name, parameters, arguments) {FG_REAL_##name, (void *)name},
-static const struct {
-    enum fg_real_id id;
-    void *hook;
-} routes[] = {
-#include "hooks.def"
-};
-#undef HOOK
-
-void *fg_route(void *real)
-{
-    if (real == NULL)
-        return NULL;
-    for (size_t index = 0; index < sizeof(routes) / sizeof(routes[0]); index++) {
-        if (fg_real(routes[index].id) == real)
-            return routes[index].hook;
-    }
-    return real;
-}
-
 #endif

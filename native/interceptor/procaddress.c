@@ -6,6 +6,7 @@
  */
 #include "procaddress.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "real.h"
@@ -21,6 +22,22 @@ CUresult fg_hook_cuGetProcAddress(const char *symbol, void **function, int versi
 CUresult fg_hook_cuGetProcAddress_v2(const char *symbol, void **function, int version, uint64_t flags, int *status)
 {
     CUresult code = FG_CALL(cuGetProcAddress_v2, symbol, function, version, flags, status);
+    if (code == CUDA_SUCCESS && function != NULL)
+        *function = fg_route(*function);
+    return code;
+}
+
+/* In cuda.h this is an inline function around the one above; should a driver export it, it is a way past the hooks.
+ * Where there is none, what the header does is done. */
+CUresult fg_hook_cuGetProcAddress_v2_ptsz(const char *symbol, void **function, int version, uint64_t flags,
+                                          int *status)
+{
+    if (fg_real(FG_REAL_cuGetProcAddress_v2_ptsz) == NULL) {
+        bool said = (flags & (CU_GET_PROC_ADDRESS_LEGACY_STREAM | CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM)) != 0;
+        flags = said ? flags : flags | CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM;
+        return fg_hook_cuGetProcAddress_v2(symbol, function, version, flags, status);
+    }
+    CUresult code = FG_CALL(cuGetProcAddress_v2_ptsz, symbol, function, version, flags, status);
     if (code == CUDA_SUCCESS && function != NULL)
         *function = fg_route(*function);
     return code;

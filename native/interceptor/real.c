@@ -21,7 +21,7 @@ static const char *const names[FG_REAL_COUNT] = {
 #undef CALL
 #undef REFUSED
 
-static void *addresses[FG_REAL_COUNT];
+void *fg_real_addresses[FG_REAL_COUNT];
 static void *library;
 
 static void *handle(void)
@@ -36,25 +36,17 @@ static void *handle(void)
     return opened;
 }
 
-/* Remembered for a function that the library does not have, so that it is not looked up on every call. */
-static char missing;
-
-static void *look_up(enum fg_real_id id)
+void *fg_real_look_up(enum fg_real_id id)
 {
+    if (__atomic_load_n(&fg_real_addresses[id], __ATOMIC_ACQUIRE) == FG_REAL_MISSING)
+        return NULL;
     void *opened = handle();
     if (opened == NULL)
         return NULL;
     void *address = dlsym(opened, names[id]);
-    __atomic_store_n(&addresses[id], address == NULL ? &missing : address, __ATOMIC_RELEASE);
+    /* Also that it is not there is remembered, so that it is not looked up on every call. */
+    __atomic_store_n(&fg_real_addresses[id], address == NULL ? FG_REAL_MISSING : address, __ATOMIC_RELEASE);
     return address;
-}
-
-void *fg_real(enum fg_real_id id)
-{
-    void *address = __atomic_load_n(&addresses[id], __ATOMIC_ACQUIRE);
-    if (__builtin_expect(address == NULL, 0))
-        return look_up(id);
-    return __builtin_expect(address == &missing, 0) ? NULL : address;
 }
 
 void fg_real_resolve_all(void)

@@ -42,8 +42,18 @@ enum fg_real_id {
 #include "hooks.def"
 #undef HOOK
 
+/* By function: NULL while it has not been looked up, FG_REAL_MISSING when the library does not have it. */
+extern void *fg_real_addresses[FG_REAL_COUNT];
+#define FG_REAL_MISSING ((void *)1)
+
+void *fg_real_look_up(enum fg_real_id id);
+
 /* The address of a function of the real library, or NULL when that library does not have it. */
-void *fg_real(enum fg_real_id id);
+static inline void *fg_real(enum fg_real_id id)
+{
+    void *address = __atomic_load_n(&fg_real_addresses[id], __ATOMIC_ACQUIRE);
+    return __builtin_expect((uintptr_t)address > (uintptr_t)FG_REAL_MISSING, 1) ? address : fg_real_look_up(id);
+}
 
 /* Look up everything now, so that no later call has to enter the dynamic linker. */
 void fg_real_resolve_all(void);

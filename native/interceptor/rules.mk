@@ -13,7 +13,8 @@ INTERCEPTOR_ONLY_standalone_cuda = uuid
 
 REAL_DIRECTORY_container = /run/fracgpu/driver
 REAL_DIRECTORY_standalone = $$ORIGIN/driver
-SHIM_LDFLAGS = -shared -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,noexecstack -Wl,-z,relro -Wl,--no-undefined-version
+# -Bsymbolic: routes lead to the shim's own functions, also when a driver of the same names was loaded before it.
+SHIM_LDFLAGS = -shared -Wl,-Bsymbolic -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,noexecstack -Wl,-z,relro -Wl,--no-undefined-version
 
 # $(1) build, $(2) cuda or nvml, $(3) library name, $(4) extra flags, $(5) sources, $(6) limiter sources
 define SHIM

@@ -17,8 +17,6 @@ from tests.native.drivers import SYMBOLS
 from tests.native.headers import HEADERS, Function, base_name, functions, header
 
 FANCY: Final = "CUresult cuMemAllocFancy(CUdeviceptr *dptr, size_t bytes);"
-# Functions that are hooked, but declared in no header: cuda.h makes this one an inline function.
-INLINE: Final = frozenset({"cuGetProcAddress_v2_ptsz"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ def test_every_spelling_of_a_hooked_function_is_hooked(hooked: frozenset[str]) -
 
 
 def test_hooks_are_symbols_of_a_driver(hooked: frozenset[str]) -> None:
-    assert hooked - {symbol.name for symbol in SYMBOLS} - INLINE == set()
+    assert hooked - {symbol.name for symbol in SYMBOLS} == set()
 
 
 @pytest.mark.parametrize("distribution", HEADERS)

@@ -1,12 +1,10 @@
-"""How CUDA's runtime gets at the driver: every question it can ask has the answer that the hooks need.
+"""How CUDA's runtime gets at the driver; `test_routes.py` asks every question that it can ask.
 
 NVIDIA's libcudart itself insists on NVIDIA's own driver, which the model does not pretend to be; here it must be told
 the same through the shim as without it.
 """
 
-import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +26,6 @@ print(runtime.cudaMalloc(ctypes.byref(ctypes.c_void_p()), ctypes.c_size_t(1 << 2
 def runtimes() -> list[Path]:
     site = [Path(entry) for entry in sys.path if entry.endswith("site-packages")]
     return sorted(path for entry in site for path in entry.glob("nvidia/*/lib/libcudart.so.1[23]"))
-
-
-def test_every_question_is_routed_by_the_drivers_answer(
-    prefix: Any, program: Callable[[str], Path], hooks: tuple[Any, ...]
-) -> None:
-    """All base names and all full names of hooked symbols, in every version and with all flags."""
-    symbols = {hook.symbol for hook in hooks if hook.library == "cuda"}
-    questions = symbols | {re.sub(r"(_v\d)?(_ptsz)?$", "", symbol) for symbol in symbols}
-    questions |= {"cuDriverGetVersion", "cuCtxGetDevice", "cuNoSuchFunction", ""}
-    paths = [prefix.directory / "libcuda.so.1", prefix.directory / "driver" / "libcuda.so.1"]
-    result = prefix.run(program("routing"), *paths, *sorted(questions, key=lambda name: (name not in symbols, name)))
-    assert int(result.stdout) > 500
 
 
 @pytest.mark.parametrize("runtime", runtimes(), ids=lambda path: path.name)

@@ -49,6 +49,7 @@
     ONE(cuDeviceTotalMem_v2, check_total_v2) \
     ONE(cuGetProcAddress, check_route_v1) \
     ONE(cuGetProcAddress_v2, check_route_v2) \
+    ONE(cuGetProcAddress_v2_ptsz, check_route_v2_ptsz) \
     ONE(nvmlDeviceGetMemoryInfo, check_nvml) \
     ONE(nvmlDeviceGetMemoryInfo_v2, check_nvml_v2) \
     ONE(nvmlDeviceGetBAR1MemoryInfo, check_bar1) \

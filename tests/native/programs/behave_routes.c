@@ -41,6 +41,21 @@ void check_route_v2(void)
     CHECK(cuGetProcAddress_v2("cuMemAlloc", NULL, 12000, 0, &status) != 0);
 }
 
+void check_route_v2_ptsz(void)
+{
+    void *function = NULL;
+    int status = -1;
+    CHECK(cuGetProcAddress_v2_ptsz("cuMemAlloc", &function, 12000, 0, &status) == 0 && status == 0);
+    check_routed((int (*)(uint64_t *, size_t))function);
+    /* Who asks this way means the stream of the thread, unless he says otherwise. */
+    CHECK(cuGetProcAddress_v2_ptsz("cuMemAllocAsync", &function, 12000, 0, NULL) == 0);
+    CHECK(function == (void *)cuMemAllocAsync_ptsz);
+    CHECK(cuGetProcAddress_v2_ptsz("cuMemAllocAsync", &function, 12000, 1, NULL) == 0);
+    CHECK(function == (void *)cuMemAllocAsync);
+    CHECK(cuGetProcAddress_v2_ptsz("cuDriverGetVersion", &function, 12000, 0, &status) == 0);
+    CHECK(function == (void *)cuDriverGetVersion);
+}
+
 void check_init(void)
 {
     /* This process is attached, and has its slot, before it sees a GPU. */

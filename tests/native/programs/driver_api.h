@@ -90,6 +90,7 @@ struct pool_props {
     API(cuDeviceTotalMem_v2, (size_t *, int)) \
     API(cuGetProcAddress, (const char *, void **, int, uint64_t)) \
     API(cuGetProcAddress_v2, (const char *, void **, int, uint64_t, int *)) \
+    API(cuGetProcAddress_v2_ptsz, (const char *, void **, int, uint64_t, int *)) \
     API(cuDriverGetVersion, (int *))
 
 /* Weak: the files of one program share one set of pointers. */
