@@ -17,7 +17,7 @@ from setuptools.dist import Distribution
 
 ROOT = Path(__file__).parent.resolve()
 # What of native/Makefile's output is for users; the rest is objects and tests.
-PRODUCTS = ("container", "standalone", "fake", "probe")
+PRODUCTS = ("container", "standalone", "preload", "fake", "probe")
 PLATFORM_TAG = "manylinux_2_17_x86_64"
 
 

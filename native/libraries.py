@@ -58,6 +58,27 @@ class NativeLibraries:
         return self._artefact("standalone/libnvidia-ml.so.1")
 
     @property
+    def preload_cuda(self) -> Path:
+        """Strict mode: answers to libcuda.so.1 in every process and leads into the shim."""
+        return self._artefact("preload/libfracgpu-preload.so")
+
+    @property
+    def preload_alias(self) -> Path:
+        """Strict mode: answers to libcuda.so."""
+        return self._artefact("preload/libfracgpu-preload-alias.so")
+
+    @property
+    def preload_list(self) -> Path:
+        """Strict mode: the container's /etc/ld.so.preload."""
+        return self._artefact("preload/ld.so.preload")
+
+    @property
+    def interceptor(self) -> tuple[Path, ...]:
+        """All that a container may get, to be stored together."""
+        shims = (self.container_cuda, self.container_nvml)
+        return (*shims, self.preload_cuda, self.preload_alias, self.preload_list)
+
+    @property
     def fake_cuda(self) -> Path:
         """The model GPU's libcuda.so.1."""
         return self._artefact("fake/libcuda.so.1")

@@ -16,7 +16,10 @@ from fracgpu.native.state_file import new_state_file
 from tests.native.loading.setting import GPU, LIMIT_MIB, MIB
 
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
+LIB64 = "usr/lib64"
 DRIVER = "run/fracgpu/driver"
+PRELOAD = "run/fracgpu/preload"
+COMPAT = "/usr/local/cuda/compat"
 _WANTED = ("ld-linux-x86-64.so.2", "libc.so.6", "libdl.so.2", "libpthread.so.0", "libm.so.6")
 # What a runtime does: pages are mounts of their own and read-only, and there is a /proc.
 _ENTER = """
@@ -38,7 +41,7 @@ class Image:
 
     def fill(self, glibc: Path, libraries: NativeLibraries, machine: Path) -> None:
         """Put everything there: C library, shims, the model behind them, one allocation, the machine."""
-        for directory in ("proc", "etc", "bin", LIBRARIES, DRIVER, "lib64", "tmp"):
+        for directory in ("proc", "etc", "bin", LIBRARIES, LIB64, DRIVER, "lib64", "tmp"):
             (self.root / directory).mkdir(parents=True)
         (library,) = glibc.rglob("libc.so.6")
         for name in _WANTED:
@@ -48,11 +51,28 @@ class Image:
             ("libcuda", libraries.container_cuda, libraries.fake_cuda),
             ("libnvidia-ml", libraries.container_nvml, libraries.fake_nvml),
         ):
-            for name in (f"{stem}.so", f"{stem}.so.1"):
-                shutil.copy(shim, self.root / LIBRARIES / name)
+            shutil.copy(shim, self.root / LIBRARIES / f"{stem}.so.1")
+            for other in (f"{LIBRARIES}/{stem}.so", f"{LIB64}/{stem}.so.1", f"{LIB64}/{stem}.so"):
+                # One file at all its places, as when it is mounted.
+                (self.root / other).hardlink_to(self.root / LIBRARIES / f"{stem}.so.1")
             shutil.copy(real, self.root / DRIVER / f"{stem}.so.1")
         (self.root / "machine").hardlink_to(machine)
         self._allocate("claim-gpu-0")
+
+    def be_strict(self, libraries: NativeLibraries) -> None:
+        """Put there what Prepare mounts for a class with `strict`."""
+        place = self.root / PRELOAD
+        place.mkdir(parents=True)
+        shutil.copy(libraries.preload_cuda, place / "libcuda.so.1")
+        shutil.copy(libraries.preload_alias, place / "libcuda.so")
+        shutil.copy(libraries.preload_list, self.root / "etc" / "ld.so.preload")
+
+    def add_compat(self, libraries: NativeLibraries) -> None:
+        """Put a driver of the image's own where NVIDIA's images have one."""
+        place = self.root / COMPAT[1:]
+        place.mkdir(parents=True)
+        for name in ("libcuda.so.1", "libcuda.so"):
+            shutil.copy(libraries.fake_cuda, place / name)
 
     def _allocate(self, name: str) -> None:
         directory = self.root / "run/fracgpu/allocations" / name
