@@ -6,10 +6,10 @@
 
 PRELOAD_OUT = $(OUT)/preload
 PRELOAD_OBJECTS = $(OUT)/objects/preload
-PRELOAD_CFLAGS = $(filter-out -g,$(CFLAGS)) -ffreestanding -fno-builtin -fno-stack-protector -fno-asynchronous-unwind-tables \
+PRELOAD_CFLAGS = $(filter-out -g,$(CFLAGS)) -ffreestanding -fno-builtin -fno-stack-protector -fno-asynchronous-unwind-tables -fno-plt \
     -I$(PRELOAD_OBJECTS)
 # As few segments as can be, and no library beside it: each is work for every process that starts.
-PRELOAD_LDFLAGS = -shared -nostdlib -s -Wl,-z,noexecstack -Wl,--hash-style=gnu -Wl,--build-id=none
+PRELOAD_LDFLAGS = -shared -nostdlib -s -Wl,-z,noexecstack -Wl,-z,norelro -Wl,--hash-style=gnu -Wl,--build-id=none
 PRELOAD_PLACE = /run/fracgpu/preload
 PRELOAD_SYMBOLS = sed -n 's/^[A-Z]*(\(cu[A-Za-z0-9_]*\),.*/\1/p' fake/cuda_symbols.def | LC_ALL=C sort -u
 

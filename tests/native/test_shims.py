@@ -90,3 +90,26 @@ def test_container_build_knows_no_environment(native_build: NativeLibraries) -> 
         assert "FRACGPU_" not in readelf(path, "-p", ".rodata")
         assert not re.search(r"getenv|environ", readelf(path, "--dyn-syms"))
     assert "FRACGPU_ALLOCATION_" in readelf(native_build.standalone_cuda, "-p", ".rodata")
+
+
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+def test_strict_modes_libraries_bring_nothing_with_them(build: str, request: pytest.FixtureRequest) -> None:
+    """They are in every process of a container: no other library, nothing that runs, next to nothing to relocate."""
+    libraries: NativeLibraries = request.getfixturevalue(build)
+    main, alias = libraries.preload_cuda, libraries.preload_alias
+    assert (dynamic(main, "SONAME"), dynamic(main, "NEEDED")) == (["libcuda.so.1"], [])
+    assert (dynamic(alias, "SONAME"), dynamic(alias, "NEEDED")) == (["libcuda.so"], ["libcuda.so.1"])
+    assert set(re.findall(r"UND (\w+)", readelf(main, "--dyn-syms"))) == {"dlopen", "dlsym", "__errno_location"}
+    assert re.findall(r"WEAK\s+DEFAULT\s+UND (\w+)", readelf(main, "--dyn-syms")) != []
+    assert "GLOBAL DEFAULT  UND" not in readelf(main, "--dyn-syms")
+    assert len(re.findall(r"R_\w+", readelf(main, "-r"))) <= 6
+    for path in (main, alias):
+        assert not re.search(r"INIT_ARRAY|FINI_ARRAY|\(INIT\)|\(FINI\)|TEXTREL", readelf(path, "-d", "-S"))
+        assert re.search(r"GNU_STACK\s+\S+ \S+ \S+ \S+ \S+ RW ", readelf(path, "-l"))
+
+
+def test_strict_mode_knows_what_drivers_export(native_build: NativeLibraries) -> None:
+    """A name that it lacks is one that a program does not find in strict mode."""
+    defined = set(re.findall(r"FUNC\s+GLOBAL\s+DEFAULT\s+\d+ (\S+)", readelf(native_build.preload_cuda, "--dyn-syms")))
+    exported = readelf(native_build.fake_cuda, "--dyn-syms")
+    assert set(re.findall(r"FUNC\s+GLOBAL\s+DEFAULT\s+\d+ (cu\w+)", exported)) <= defined
