@@ -1,6 +1,6 @@
 /* context.c: contexts, the primary context of each device, and each thread's stack of current contexts. */
 #define _GNU_SOURCE
-#include "driver.h"
+#include "graph.h"
 
 #include <stdlib.h>
 
@@ -281,6 +281,7 @@ static CUresult primary_release(CUdevice ordinal)
     if (--device->primary_references == 0 && device->primary->alive) {
         lower(device->primary);
         pools_reset(ordinal);
+        graph_memory_reset(ordinal);
     }
     return CUDA_SUCCESS;
 }
@@ -293,6 +294,7 @@ static CUresult primary_reset(CUdevice ordinal)
     if (device->primary != NULL && device->primary->alive) {
         lower(device->primary);
         pools_reset(ordinal);
+        graph_memory_reset(ordinal);
     }
     device->primary_flags = 0;
     return CUDA_SUCCESS;

@@ -1,6 +1,7 @@
 /* copy.c: memory copies, in every spelling; the bytes really move. */
 #define _GNU_SOURCE
 #include "access.h"
+#include "capture.h"
 
 #include <string.h>
 
@@ -55,12 +56,25 @@ STREAM_API(cuMemcpyDtoD_v2, _ptds, (CUdeviceptr to, CUdeviceptr from, size_t siz
     return copy(to, SIDE_DEVICE, from, SIDE_DEVICE, size);
 }
 
+/* One side of a copy in the terms of a node. */
+static int memory_type(enum access_side side)
+{
+    return side == SIDE_HOST ? CU_MEMORYTYPE_HOST : side == SIDE_DEVICE ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_UNIFIED;
+}
+
 static CUresult copy_on(CUstream stream, CUdeviceptr to, enum access_side to_side, CUdeviceptr from,
                         enum access_side from_side, size_t size)
 {
     int device;
+    bool captured;
     TRY(stream_device(stream, &device));
-    return copy(to, to_side, from, from_side, size);
+    struct work work = { .type = NODE_COPY,
+                         .copy = { .src_type = memory_type(from_side), .src_host = (const void *)(uintptr_t)from,
+                                   .src_device = from, .dst_type = memory_type(to_side),
+                                   .dst_host = (void *)(uintptr_t)to, .dst_device = to, .width = size, .height = 1,
+                                   .depth = 1 } };
+    TRY(capture_work(stream, &work, &captured));
+    return captured ? CUDA_SUCCESS : copy(to, to_side, from, from_side, size);
 }
 
 STREAM_API(cuMemcpyAsync, _ptsz, (CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream),
@@ -165,6 +179,11 @@ static CUresult copy_3d(const CUmemcpy3D *c)
     return copy_box(&to, &from, c->width, c->height, c->depth);
 }
 
+CUresult copy_run(const CUmemcpy3D *c)
+{
+    return copy_3d(c);
+}
+
 STREAM_API(cuMemcpy2D_v2, _ptds, (const CUmemcpy2D *c), (c))
 {
     return copy_2d(c);
@@ -183,13 +202,26 @@ STREAM_API(cuMemcpy3D_v2, _ptds, (const CUmemcpy3D *c), (c))
 STREAM_API(cuMemcpy2DAsync_v2, _ptsz, (const CUmemcpy2D *c, CUstream stream), (c, stream))
 {
     int device;
+    bool captured;
+    NOT_NULL(c);
     TRY(stream_device(stream, &device));
-    return copy_2d(c);
+    struct work work = { .type = NODE_COPY,
+                         .copy = { .src_x = c->src_x, .src_y = c->src_y, .src_type = c->src_type,
+                                   .src_host = c->src_host, .src_device = c->src_device, .src_pitch = c->src_pitch,
+                                   .dst_x = c->dst_x, .dst_y = c->dst_y, .dst_type = c->dst_type,
+                                   .dst_host = c->dst_host, .dst_device = c->dst_device, .dst_pitch = c->dst_pitch,
+                                   .width = c->width, .height = c->height, .depth = 1 } };
+    TRY(capture_work(stream, &work, &captured));
+    return captured ? CUDA_SUCCESS : copy_2d(c);
 }
 
 STREAM_API(cuMemcpy3DAsync_v2, _ptsz, (const CUmemcpy3D *c, CUstream stream), (c, stream))
 {
     int device;
+    bool captured;
+    NOT_NULL(c);
     TRY(stream_device(stream, &device));
-    return copy_3d(c);
+    struct work work = { .type = NODE_COPY, .copy = *c };
+    TRY(capture_work(stream, &work, &captured));
+    return captured ? CUDA_SUCCESS : copy_3d(c);
 }

@@ -1,11 +1,12 @@
 /* driver.c: the process: cuInit, versions, the lock, and what fork() does to it. */
 #define _GNU_SOURCE
-#include "driver.h"
+#include "capture.h"
 
 #include <pthread.h>
 #include <unistd.h>
 
 struct machine fake_machine = MACHINE_INITIALISER;
+bool driver_per_thread;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static bool initialised;
@@ -31,19 +32,25 @@ static void after_fork_child(void)
     pthread_mutex_unlock(&lock);
 }
 
-CUresult driver_lock(void)
+CUresult driver_lock(const char *symbol)
 {
     pthread_mutex_lock(&lock);
-    if (initialised && !forked) {
-        return CUDA_SUCCESS;
+    driver_per_thread = false;
+    CUresult rc = initialised && !forked ? capture_admits(symbol) : CUDA_ERROR_NOT_INITIALIZED;
+    if (rc != CUDA_SUCCESS) {
+        pthread_mutex_unlock(&lock);
     }
-    pthread_mutex_unlock(&lock);
-    return CUDA_ERROR_NOT_INITIALIZED;
+    return rc;
 }
 
 void driver_unlock(void)
 {
     pthread_mutex_unlock(&lock);
+}
+
+void driver_relock(void)
+{
+    pthread_mutex_lock(&lock);
 }
 
 static CUresult initialise(void)

@@ -26,25 +26,31 @@
 #define REQUIRE(condition, error) do { if (!(condition)) return (error); } while (0)
 #define NOT_NULL(pointer) REQUIRE((pointer) != NULL, CUDA_ERROR_INVALID_VALUE)
 
-#define DRIVER_CALL(expression) do { \
-        CUresult called_ = driver_lock(); \
+#define DRIVER_CALL(expression) DRIVER_CALL_AS(__func__, expression)
+#define DRIVER_CALL_AS(symbol, expression) do { \
+        CUresult called_ = driver_lock(symbol); \
         if (called_ == CUDA_SUCCESS) { called_ = (expression); driver_unlock(); } \
         return called_; \
     } while (0)
 
-/* A stream-ordered function and its per-thread-default-stream twin: two symbols, two addresses, one behaviour,
- * since work completes at once whatever the stream. */
+/* A stream-ordered function and its per-thread-default-stream twin: two symbols, two addresses, one behaviour, since
+ * work completes at once whatever the stream; only what a NULL stream means differs, and a capture tells. */
 #define STREAM_API(name, twin, parameters, arguments) \
     static CUresult name##_locked parameters; \
     CUAPI CUresult name parameters { DRIVER_CALL(name##_locked arguments); } \
-    CUAPI CUresult name##twin parameters { DRIVER_CALL(name##_locked arguments); } \
+    CUAPI CUresult name##twin parameters { DRIVER_CALL((driver_per_thread = true, name##_locked arguments)); } \
     static CUresult name##_locked parameters
 
 /* ---- process: driver.c ---- */
 extern struct machine fake_machine;
-/* Locks; CUDA_ERROR_NOT_INITIALIZED (and no lock) before cuInit and in a child forked after it. */
-CUresult driver_lock(void);
+/* Locks for a call of `symbol`; CUDA_ERROR_NOT_INITIALIZED (and no lock) before cuInit and in a child forked after it, and
+ * an error of its own for what a stream capture forbids. */
+CUresult driver_lock(const char *symbol);
 void driver_unlock(void);
+/* In the middle of a call that has let go of the lock. */
+void driver_relock(void);
+/* The call that has the lock is a twin for the per-thread default stream. */
+extern bool driver_per_thread;
 
 /* ---- devices: device.c ---- */
 struct fake_device {
@@ -95,7 +101,7 @@ void backing_unmap(uint8_t *bytes, size_t size);
 
 /* ---- ranges.c: what each address is ---- */
 enum range_kind { RANGE_DEVICE, RANGE_POOL, RANGE_MANAGED, RANGE_HOST, RANGE_REGISTERED, RANGE_MAPPING,
-                  RANGE_IMPORTED /* another process's allocation */ };
+                  RANGE_IMPORTED /* another process's allocation */, RANGE_GRAPH };
 struct range {
     CUdeviceptr start;
     size_t size;                          /* as asked for: what programs may touch */
@@ -108,6 +114,7 @@ struct range {
     size_t reserved;                      /* of the address range, when the range owns one */
     struct segment *segment;              /* the range lies in this slab or piece of a pool */
     CUmemoryPool pool;
+    struct graph_memory *graph_memory;    /* RANGE_GRAPH */
     struct physical *physical;
     struct share *share;                  /* other processes may hold it */
     int opened;                           /* how often, of what is imported */

@@ -1,6 +1,7 @@
 /* fill.c: memsets, in every spelling, and prefetches of managed memory: work that a device does on its memory. */
 #define _GNU_SOURCE
 #include "access.h"
+#include "capture.h"
 
 #include <string.h>
 
@@ -54,6 +55,20 @@ static CUresult on_stream(CUstream stream)
     return stream_device(stream, &device);
 }
 
+CUresult fill_run(const CUfillNode *node)
+{
+    return fill_rows(node->to, node->pitch, node->value, node->element, node->width, node->height);
+}
+
+static CUresult fill_on(CUstream stream, const CUfillNode *node)
+{
+    bool captured;
+    TRY(on_stream(stream));
+    struct work work = { .type = NODE_FILL, .fill = *node };
+    TRY(capture_work(stream, &work, &captured));
+    return captured ? CUDA_SUCCESS : fill_run(node);
+}
+
 #define FILL(bits, type) \
     STREAM_API(cuMemsetD##bits##_v2, _ptds, (CUdeviceptr to, type value, size_t count), (to, value, count)) \
     { \
@@ -62,8 +77,7 @@ static CUresult on_stream(CUstream stream)
     STREAM_API(cuMemsetD##bits##Async, _ptsz, (CUdeviceptr to, type value, size_t count, CUstream stream), \
                (to, value, count, stream)) \
     { \
-        TRY(on_stream(stream)); \
-        return fill(to, value, bits / 8, count); \
+        return fill_on(stream, &(CUfillNode){ to, 0, value, bits / 8, count, 1 }); \
     } \
     STREAM_API(cuMemsetD2D##bits##_v2, _ptds, (CUdeviceptr to, size_t pitch, type value, size_t w, size_t h), \
                (to, pitch, value, w, h)) \
@@ -74,8 +88,7 @@ static CUresult on_stream(CUstream stream)
                (CUdeviceptr to, size_t pitch, type value, size_t w, size_t h, CUstream stream), \
                (to, pitch, value, w, h, stream)) \
     { \
-        TRY(on_stream(stream)); \
-        return fill_rows(to, pitch, value, bits / 8, w, h); \
+        return fill_on(stream, &(CUfillNode){ to, pitch, value, bits / 8, w, h }); \
     } \
     CUAPI CUresult cuMemsetD##bits(CUdeviceptr32 to, type value, unsigned count) \
     { \

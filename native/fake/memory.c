@@ -1,5 +1,6 @@
 /* memory.c: device, pitched and managed memory, and what the driver says about amounts and addresses. */
 #define _GNU_SOURCE
+#include "graph.h"
 #include "share.h"
 
 #include <stdlib.h>
@@ -161,7 +162,9 @@ CUresult memory_release(struct range *range)
         ipc_release(range);
         return CUDA_SUCCESS;
     }
-    if (range->kind == RANGE_POOL) {
+    if (range->kind == RANGE_GRAPH) {
+        graph_memory_end(range);
+    } else if (range->kind == RANGE_POOL) {
         pool_free(range);
     } else if (range->segment != NULL) {
         leave_slab(range);
@@ -184,7 +187,8 @@ void memory_release_context(CUcontext context)
 {
     for (int i = range_count() - 1; i >= 0; i--) {
         struct range *range = range_by_index(i);
-        if (range->context != context || range->kind == RANGE_MAPPING || range->kind == RANGE_POOL) {
+        if (range->context != context || range->kind == RANGE_MAPPING || range->kind == RANGE_POOL ||
+            range->kind == RANGE_GRAPH) {
             continue;
         }
         if (range->kind == RANGE_REGISTERED) {
@@ -205,8 +209,8 @@ static CUresult release(CUdeviceptr address)
     struct range *range = range_at(address);
     REQUIRE(range != NULL && range->start == address, CUDA_ERROR_INVALID_VALUE);
     bool from_pool = range->kind == RANGE_IMPORTED && range->pool != NULL;
-    REQUIRE(range->kind == RANGE_DEVICE || range->kind == RANGE_POOL || range->kind == RANGE_MANAGED || from_pool,
-            CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(range->kind == RANGE_DEVICE || range->kind == RANGE_POOL || range->kind == RANGE_MANAGED ||
+            range->kind == RANGE_GRAPH || from_pool, CUDA_ERROR_INVALID_VALUE);
     bool pooled = range->kind == RANGE_POOL;
     TRY(memory_release(range));
     if (pooled) {

@@ -2,7 +2,7 @@
  * pool.c: stream-ordered memory. A pool reserves device memory in pieces of GROWTH and hands parts of them out; what
  * is freed stays reserved until a synchronisation or a trim finds whole pieces unused above the release threshold.
  */
-#include "driver.h"
+#include "capture.h"
 
 #include <stdlib.h>
 
@@ -340,13 +340,29 @@ CUAPI CUresult cuMemPoolGetAccess(int *flags, CUmemoryPool pool, CUmemLocation *
     DRIVER_CALL(get_access(flags, pool, location));
 }
 
+/* On a stream that captures an allocation is a node, whose memory is the graph's and not the pool's. */
+static CUresult allocate_on(CUdeviceptr *out, size_t size, CUmemoryPool pool, CUstream stream)
+{
+    bool captured;
+    NOT_NULL(out);
+    REQUIRE(size > 0 && pool_handle_known(pool), CUDA_ERROR_INVALID_VALUE);
+    struct work work = { .type = NODE_ALLOC, .alloc = { .size = size } };
+    work.alloc.properties = (CUmemPoolProps){ .alloc_type = 1, .location = { CU_LOCATION_DEVICE, pool->device } };
+    TRY(capture_work(stream, &work, &captured));
+    if (!captured) {
+        return allocate(out, size, pool);
+    }
+    *out = work.alloc.address;
+    return CUDA_SUCCESS;
+}
+
 STREAM_API(cuMemAllocAsync, _ptsz, (CUdeviceptr *out, size_t size, CUstream stream), (out, size, stream))
 {
     CUmemoryPool pool;
     int device;
     TRY(stream_device(stream, &device));
     TRY(current_pool(&pool, device));
-    return allocate(out, size, pool);
+    return allocate_on(out, size, pool, stream);
 }
 
 STREAM_API(cuMemAllocFromPoolAsync, _ptsz, (CUdeviceptr *out, size_t size, CUmemoryPool pool, CUstream stream),
@@ -354,14 +370,20 @@ STREAM_API(cuMemAllocFromPoolAsync, _ptsz, (CUdeviceptr *out, size_t size, CUmem
 {
     int device;
     TRY(stream_device(stream, &device));
-    return allocate(out, size, pool);
+    return allocate_on(out, size, pool, stream);
 }
 
 STREAM_API(cuMemFreeAsync, _ptsz, (CUdeviceptr address, CUstream stream), (address, stream))
 {
     int device;
+    bool captured;
     TRY(stream_device(stream, &device));
+    TRY(capture_work(stream, &(struct work){ .type = NODE_FREE, .address = address }, &captured));
+    if (captured) {
+        return CUDA_SUCCESS;
+    }
     struct range *range = range_at(address);
-    REQUIRE(range != NULL && range->start == address && range->kind == RANGE_POOL, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(range != NULL && range->start == address, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(range->kind == RANGE_POOL || range->kind == RANGE_GRAPH, CUDA_ERROR_INVALID_VALUE);
     return memory_release(range);
 }

@@ -1,6 +1,6 @@
 /* stream.c: streams and events. Work completes before the call that submits it returns; the bookkeeping is left. */
 #define _GNU_SOURCE
-#include "driver.h"
+#include "capture.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -18,6 +18,7 @@ struct fake_stream {
     unsigned flags;
     int priority;
     uint64_t id;
+    struct capture_state capture;
 };
 
 struct fake_event {
@@ -25,12 +26,14 @@ struct fake_event {
     CUcontext context;
     unsigned flags;
     int64_t recorded_ns;                  /* 0: never */
+    struct capture_state capture;
 };
 
 static CUstream streams;
 static CUevent events;
 static uint64_t last_id = 2;
-static _Thread_local int capture_mode;
+static CUstream own_streams;              /* what the threads' default streams take part in */
+static _Thread_local CUstream own_stream;
 
 static bool special(CUstream stream)
 {
@@ -44,6 +47,50 @@ static CUstream *stream_link(CUstream stream)
         link = &(*link)->next;
     }
     return link;
+}
+
+/* A thread's default stream, as far as captures go. Never given back: others may look at it. */
+static CUstream own(void)
+{
+    if (own_stream == NULL && (own_stream = calloc(1, sizeof *own_stream)) != NULL) {
+        own_stream->next = own_streams;
+        own_streams = own_stream;
+    }
+    return own_stream;
+}
+
+CUstream stream_object(CUstream stream)
+{
+    bool mine = stream == STREAM_PER_THREAD || (stream == NULL && driver_per_thread);
+    return mine ? own() : stream == STREAM_LEGACY ? NULL : stream;
+}
+
+struct capture_state *stream_capture(CUstream stream)
+{
+    CUstream object = stream_object(stream);
+    return object == NULL ? NULL : &object->capture;
+}
+
+uint64_t stream_key(CUstream stream)
+{
+    return (uint64_t)(uintptr_t)stream_object(stream);
+}
+
+bool stream_blocking(CUstream stream)
+{
+    return (stream->flags & STREAM_FLAGS) == 0;
+}
+
+CUcontext stream_owner(CUstream stream)
+{
+    return stream->context;
+}
+
+CUstream stream_next(CUstream stream)
+{
+    CUstream next = stream == NULL ? streams : stream->next;
+    bool ends = next == NULL && (stream == NULL || stream->id != 0);
+    return ends ? own_streams : next;
 }
 
 static CUevent *event_link(CUevent event)
@@ -83,7 +130,7 @@ static CUresult stream_create(CUstream *out, unsigned flags, int priority)
     CUstream stream = calloc(1, sizeof *stream);
     REQUIRE(stream != NULL, CUDA_ERROR_OUT_OF_MEMORY);
     priority = priority > 0 ? 0 : priority < PRIORITY_GREATEST ? PRIORITY_GREATEST : priority;
-    *stream = (struct fake_stream){ streams, context, flags, priority, ++last_id };
+    *stream = (struct fake_stream){ streams, context, flags, priority, ++last_id, { 0 } };
     streams = stream;
     *out = stream;
     return CUDA_SUCCESS;
@@ -94,6 +141,7 @@ static CUresult stream_destroy(CUstream stream)
     REQUIRE(!special(stream), CUDA_ERROR_INVALID_HANDLE);
     CUstream *link = stream_link(stream);
     REQUIRE(*link != NULL, CUDA_ERROR_INVALID_HANDLE);
+    capture_stream_gone(stream);
     *link = stream->next;
     free(stream);
     return CUDA_SUCCESS;
@@ -111,6 +159,7 @@ STREAM_API(cuStreamSynchronize, _ptsz, (CUstream stream), (stream))
 {
     CUcontext context;
     TRY(stream_context(stream, &context));
+    TRY(capture_refuse(stream));
     pools_synchronize();
     return CUDA_SUCCESS;
 }
@@ -118,7 +167,8 @@ STREAM_API(cuStreamSynchronize, _ptsz, (CUstream stream), (stream))
 STREAM_API(cuStreamQuery, _ptsz, (CUstream stream), (stream))
 {
     CUcontext context;
-    return stream_context(stream, &context);
+    TRY(stream_context(stream, &context));
+    return capture_refuse(stream);
 }
 
 STREAM_API(cuStreamGetFlags, _ptsz, (CUstream stream, unsigned *flags), (stream, flags))
@@ -160,73 +210,40 @@ STREAM_API(cuStreamGetCtx, _ptsz, (CUstream stream, CUcontext *context), (stream
     return stream_context(stream, context);
 }
 
-/* Nothing can be captured in the model, so every stream answers that it is not capturing. */
-static CUresult not_capturing(CUstream stream, int *status)
+static CUresult capture_host(CUstream stream, void (*function)(void *), void *data, bool *captured)
 {
-    NOT_NULL(status);
     CUcontext context;
     TRY(stream_context(stream, &context));
-    *status = 0;
-    return CUDA_SUCCESS;
+    struct work work = { .type = NODE_HOST, .host = { function, data } };
+    return capture_work(stream, &work, captured);
 }
 
-STREAM_API(cuStreamIsCapturing, _ptsz, (CUstream stream, int *status), (stream, status))
+static CUresult submit_host(const char *symbol, bool per_thread, CUstream stream, void (*function)(void *), void *data,
+                            bool *captured)
 {
-    return not_capturing(stream, status);
-}
-
-STREAM_API(cuStreamGetCaptureInfo, _ptsz, (CUstream stream, int *status, uint64_t *id), (stream, status, id))
-{
-    (void)id;
-    return not_capturing(stream, status);
-}
-
-STREAM_API(cuStreamGetCaptureInfo_v2, _ptsz,
-           (CUstream stream, int *status, uint64_t *id, void **graph, const void **dependencies, size_t *count),
-           (stream, status, id, graph, dependencies, count))
-{
-    (void)id, (void)graph, (void)dependencies, (void)count;
-    return not_capturing(stream, status);
-}
-
-STREAM_API(cuStreamGetCaptureInfo_v3, _ptsz,
-           (CUstream stream, int *status, uint64_t *id, void **graph, const void **dependencies, const void **edges,
-            size_t *count),
-           (stream, status, id, graph, dependencies, edges, count))
-{
-    (void)id, (void)graph, (void)dependencies, (void)edges, (void)count;
-    return not_capturing(stream, status);
-}
-
-static CUresult exchange_capture_mode(int *mode)
-{
-    NOT_NULL(mode);
-    REQUIRE(*mode >= 0 && *mode <= 2, CUDA_ERROR_INVALID_VALUE);
-    int previous = capture_mode;
-    capture_mode = *mode;
-    *mode = previous;
-    return CUDA_SUCCESS;
-}
-
-CUAPI CUresult cuThreadExchangeStreamCaptureMode(int *mode) { DRIVER_CALL(exchange_capture_mode(mode)); }
-
-static CUresult check_stream(CUstream stream)
-{
-    CUcontext context;
-    DRIVER_CALL(stream_context(stream, &context));
+    DRIVER_CALL_AS(symbol, (driver_per_thread = per_thread, capture_host(stream, function, data, captured)));
 }
 
 /* Host functions may not call CUDA, but may wait for a thread that does: they run without the lock. */
-static CUresult launch_host(CUstream stream, void (*function)(void *), void *data)
+static CUresult launch_host(const char *symbol, bool per_thread, CUstream stream, void (*function)(void *), void *data)
 {
+    bool captured;
     NOT_NULL(function);
-    TRY(check_stream(stream));
-    function(data);
+    TRY(submit_host(symbol, per_thread, stream, function, data, &captured));
+    if (!captured) {
+        function(data);
+    }
     return CUDA_SUCCESS;
 }
 
-CUAPI CUresult cuLaunchHostFunc(CUstream s, void (*f)(void *), void *data) { return launch_host(s, f, data); }
-CUAPI CUresult cuLaunchHostFunc_ptsz(CUstream s, void (*f)(void *), void *data) { return launch_host(s, f, data); }
+CUAPI CUresult cuLaunchHostFunc(CUstream stream, void (*function)(void *), void *data)
+{
+    return launch_host(__func__, false, stream, function, data);
+}
+CUAPI CUresult cuLaunchHostFunc_ptsz(CUstream stream, void (*function)(void *), void *data)
+{
+    return launch_host(__func__, true, stream, function, data);
+}
 
 static int64_t now_ns(void)
 {
@@ -250,7 +267,7 @@ static CUresult event_create(CUevent *out, unsigned flags)
     TRY(context_current(&context));
     CUevent event = calloc(1, sizeof *event);
     REQUIRE(event != NULL, CUDA_ERROR_OUT_OF_MEMORY);
-    *event = (struct fake_event){ events, context, flags, 0 };
+    *event = (struct fake_event){ events, context, flags, 0, { 0 } };
     events = event;
     *out = event;
     return CUDA_SUCCESS;
@@ -260,6 +277,7 @@ static CUresult event_destroy(CUevent event)
 {
     REQUIRE(event != NULL && *event_link(event) != NULL, CUDA_ERROR_INVALID_HANDLE);
     *event_link(event) = event->next;
+    capture_forget(&event->capture);
     free(event);
     return CUDA_SUCCESS;
 }
@@ -275,9 +293,30 @@ static CUresult event_elapsed(float *milliseconds, CUevent start, CUevent end)
     return CUDA_SUCCESS;
 }
 
-static CUresult event_synchronize(CUevent event)
+bool event_exists(CUevent event)
+{
+    return event_known(event) == CUDA_SUCCESS;
+}
+
+struct capture_state *event_capture(CUevent event)
+{
+    return &event->capture;
+}
+
+bool event_recorded(CUevent event)
+{
+    return event->recorded_ns != 0;
+}
+
+static CUresult event_query(CUevent event)
 {
     TRY(event_known(event));
+    return capture_event_check(event);
+}
+
+static CUresult event_synchronize(CUevent event)
+{
+    TRY(event_query(event));
     pools_synchronize();
     return CUDA_SUCCESS;
 }
@@ -285,36 +324,46 @@ static CUresult event_synchronize(CUevent event)
 CUAPI CUresult cuEventCreate(CUevent *out, unsigned flags) { DRIVER_CALL(event_create(out, flags)); }
 CUAPI CUresult cuEventDestroy(CUevent event) { DRIVER_CALL(event_destroy(event)); }
 CUAPI CUresult cuEventDestroy_v2(CUevent event) { DRIVER_CALL(event_destroy(event)); }
-CUAPI CUresult cuEventQuery(CUevent event) { DRIVER_CALL(event_known(event)); }
+CUAPI CUresult cuEventQuery(CUevent event) { DRIVER_CALL(event_query(event)); }
 CUAPI CUresult cuEventSynchronize(CUevent event) { DRIVER_CALL(event_synchronize(event)); }
 CUAPI CUresult cuEventElapsedTime(float *ms, CUevent a, CUevent b) { DRIVER_CALL(event_elapsed(ms, a, b)); }
 CUAPI CUresult cuEventElapsedTime_v2(float *ms, CUevent a, CUevent b) { DRIVER_CALL(event_elapsed(ms, a, b)); }
 
-static CUresult event_record(CUevent event, CUstream stream)
+CUresult event_run_record(CUevent event)
 {
-    CUcontext context;
     TRY(event_known(event));
-    TRY(stream_context(stream, &context));
-    REQUIRE(context == event->context, CUDA_ERROR_INVALID_HANDLE);
     event->recorded_ns = now_ns();
     return CUDA_SUCCESS;
 }
 
+static CUresult event_record(CUevent event, CUstream stream, unsigned flags)
+{
+    CUcontext context;
+    bool captured;
+    REQUIRE(flags <= 1, CUDA_ERROR_INVALID_VALUE);
+    TRY(event_known(event));
+    TRY(stream_context(stream, &context));
+    REQUIRE(context == event->context, CUDA_ERROR_INVALID_HANDLE);
+    TRY(capture_record(stream, event, flags, &captured));
+    return captured ? CUDA_SUCCESS : event_run_record(event);
+}
+
 STREAM_API(cuEventRecord, _ptsz, (CUevent event, CUstream stream), (event, stream))
 {
-    return event_record(event, stream);
+    return event_record(event, stream, 0);
 }
 
 STREAM_API(cuEventRecordWithFlags, _ptsz, (CUevent event, CUstream stream, unsigned flags), (event, stream, flags))
 {
-    REQUIRE(flags <= 1, CUDA_ERROR_INVALID_VALUE);
-    return event_record(event, stream);
+    return event_record(event, stream, flags);
 }
 
 STREAM_API(cuStreamWaitEvent, _ptsz, (CUstream stream, CUevent event, unsigned flags), (stream, event, flags))
 {
     CUcontext context;
+    bool captured;
     REQUIRE(flags <= 1, CUDA_ERROR_INVALID_VALUE);
     TRY(event_known(event));
-    return stream_context(stream, &context);
+    TRY(stream_context(stream, &context));
+    return capture_wait(stream, event, flags, &captured);
 }

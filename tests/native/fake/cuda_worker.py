@@ -2,8 +2,8 @@
 
 Tests start several: the driver keeps its state per process, and what matters most happens between processes. A
 request is {"f": symbol, "args": [...]}; an argument is ["u32"|"u64"|"i32"|"f32", value], ["null"], ["bytes", hex]
-(memory with that content), ["out", kind] or ["buffer", size] (memory whose content comes back). The reply is
-{"rc": CUresult, "out": [...]}.
+(memory with that content), ["out", kind], ["buffer", size] (memory whose content comes back) or ["inout", hex] (both).
+The reply is {"rc": CUresult, "out": [...]}.
 {"python": source} runs source with `call` at hand and replies with its `result`.
 """
 
@@ -34,6 +34,10 @@ def call(name: str, *arguments: list[Any]) -> dict[str, Any]:
         elif kind == "bytes":
             content = bytes.fromhex(rest[0])
             values.append(ctypes.create_string_buffer(content, len(content)))
+        elif kind == "inout":
+            content = bytes.fromhex(rest[0])
+            outs.append(ctypes.create_string_buffer(content, len(content)))
+            values.append(outs[-1])
         elif kind == "out":
             outs.append(KINDS[rest[0]]())
             values.append(ctypes.byref(outs[-1]))

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -69,14 +70,86 @@ ok(d.cuMemFree(plain))
 print(json.dumps(found))
 """
 
+GRAPHS = """
+import json
+from cuda.bindings import driver as d
+def ok(reply):
+    assert reply[0] == d.CUresult.CUDA_SUCCESS, reply
+    return reply[1] if len(reply) == 2 else reply[1:]
+size = 64 << 20
+ok(d.cuInit(0))
+ok(d.cuCtxSetCurrent(ok(d.cuDevicePrimaryCtxRetain(0))))
+stream = ok(d.cuStreamCreate(d.CUstream_flags.CU_STREAM_NON_BLOCKING))
+graph = ok(d.cuGraphCreate(0))
+params = d.CUgraphNodeParams()
+params.type = d.CUgraphNodeType.CU_GRAPH_NODE_TYPE_MEM_ALLOC
+params.alloc.poolProps.allocType = d.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
+params.alloc.poolProps.location.type = d.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
+params.alloc.poolProps.location.id = 0
+params.alloc.bytesize = size
+alloc = ok(d.cuGraphAddNode(graph, None, 0, params))
+address = params.alloc.dptr
+fill = d.CUDA_MEMSET_NODE_PARAMS()
+fill.dst, fill.value, fill.elementSize, fill.width, fill.height = address, 0x01020304, 4, 2, 1
+fill = ok(d.cuGraphAddMemsetNode(graph, [alloc], 1, fill, ok(d.cuCtxGetCurrent())))
+target = ok(d.cuMemAlloc(16))
+copy = d.CUDA_MEMCPY3D()
+copy.srcMemoryType = copy.dstMemoryType = d.CUmemorytype.CU_MEMORYTYPE_DEVICE
+copy.srcDevice, copy.dstDevice, copy.WidthInBytes, copy.Height, copy.Depth = address, target, 8, 1, 1
+copy = ok(d.cuGraphAddMemcpyNode(graph, [fill], 1, copy, ok(d.cuCtxGetCurrent())))
+free = ok(d.cuGraphAddMemFreeNode(graph, [copy], 1, address))
+found = {"types": [int(ok(d.cuGraphNodeGetType(node))) for node in (alloc, fill, copy, free)]}
+found["size"] = ok(d.cuGraphMemAllocNodeGetParams(alloc)).bytesize
+found["edges"] = ok(d.cuGraphGetEdges(graph))[-1]
+instantiation = d.CUDA_GRAPH_INSTANTIATE_PARAMS()
+instantiation.flags = d.CUgraphInstantiate_flags.CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD
+instantiation.hUploadStream = stream
+executable = ok(d.cuGraphInstantiateWithParams(graph, instantiation))
+reserved = d.CUgraphMem_attribute.CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT
+found["reserved"] = int(ok(d.cuDeviceGetGraphMemAttribute(0, reserved)))
+ok(d.cuGraphLaunch(executable, stream))
+ok(d.cuStreamSynchronize(stream))
+result = bytearray(8)
+ok(d.cuMemcpyDtoH(result, target, 8))
+found["result"] = result.hex()
+ok(d.cuStreamBeginCapture(stream, d.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_GLOBAL))
+found["capturing"] = int(ok(d.cuStreamIsCapturing(stream)))
+ok(d.cuMemFreeAsync(ok(d.cuMemAllocAsync(size, stream)), stream))
+captured = ok(d.cuStreamEndCapture(stream))
+found["captured"] = ok(d.cuGraphGetNodes(captured, 9))[-1]
+ok(d.cuGraphExecDestroy(executable)); ok(d.cuGraphDestroy(graph)); ok(d.cuGraphDestroy(captured))
+ok(d.cuDeviceGraphMemTrim(0))
+found["kept"] = int(ok(d.cuDeviceGetGraphMemAttribute(0, reserved)))
+print(json.dumps(found))
+"""
+
+
+def run_bindings(program: str, environment: dict[str, str]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cuda") is None, reason="cuda-bindings is not installed")
+def test_nvidias_bindings_of_graphs(environment: dict[str, str]) -> None:
+    assert run_bindings(GRAPHS, environment) == {
+        "types": [10, 2, 1, 11],
+        "size": 64 * MIB,
+        "edges": 3,
+        "reserved": 64 * MIB,
+        "result": "0403020104030201",
+        "capturing": 1,
+        "captured": 2,
+        "kept": 0,
+    }
+
 
 @pytest.mark.skipif(importlib.util.find_spec("cuda") is None, reason="cuda-bindings is not installed")
 def test_nvidias_bindings(environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = run_bindings(PROGRAM, environment)
     assert found.pop("version") >= 12000
     assert found.pop("total") > 100 * MIB
     assert found.pop("pool") >= MIB
