@@ -74,6 +74,15 @@ typedef struct {
     unsigned running, reserved[5];
 } nvmlAccountingStats;
 
+typedef struct {
+    unsigned pid, running, gpu, memory;
+    unsigned long long max_memory;
+    unsigned samples;
+    unsigned long long gpu_sum, memory_sum, time_ms, start_us;
+} nvmlAccountingStats_v2;
+
+typedef struct { unsigned sessions, average_fps, average_latency_us; } nvmlFbcStats;
+
 /* Eight domains of which the driver fills the first four: GPU, frame buffer, video, bus. */
 typedef struct {
     unsigned flags;

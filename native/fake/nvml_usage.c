@@ -68,6 +68,29 @@ NVMLAPI nvmlReturn nvmlDeviceGetEncoderStats(nvmlDevice device, unsigned *sessio
     return NVML_SUCCESS;
 }
 
+/* Nobody encodes or captures frames. */
+static nvmlReturn no_sessions(nvmlDevice device, unsigned *count)
+{
+    NVML_TRY(nvml_check(device));
+    NVML_OUT(count);
+    *count = 0;
+    return NVML_SUCCESS;
+}
+
+NVMLAPI nvmlReturn nvmlDeviceGetEncoderSessions(nvmlDevice device, unsigned *count, void *sessions)
+{
+    (void)sessions;
+    return no_sessions(device, count);
+}
+
+NVMLAPI nvmlReturn nvmlDeviceGetFBCSessions(nvmlDevice device, unsigned *count, void *sessions)
+{
+    (void)sessions;
+    return no_sessions(device, count);
+}
+
+NVML_NUMBER(nvmlDeviceGetFBCStats, nvmlFbcStats, ((nvmlFbcStats){ 0, 0, 0 }))
+
 NVMLAPI nvmlReturn nvmlDeviceGetDynamicPstatesInfo(nvmlDevice device, nvmlDynamicPstates *out)
 {
     NVML_TRY(nvml_check(device));
@@ -201,6 +224,17 @@ NVMLAPI nvmlReturn nvmlDeviceGetAccountingStats(nvmlDevice device, unsigned pid,
         }
     }
     return NVML_ERROR_NOT_FOUND;
+}
+
+/* Newer than the modelled drivers, and there for what it would show of other processes. */
+NVMLAPI nvmlReturn nvmlDeviceGetAccountingStats_v2(nvmlDevice device, nvmlAccountingStats_v2 *out)
+{
+    nvmlAccountingStats stats;
+    NVML_OUT(out);
+    NVML_TRY(nvmlDeviceGetAccountingStats(device, out->pid, &stats));
+    *out = (nvmlAccountingStats_v2){ .pid = out->pid, .running = stats.running, .gpu = stats.gpu,
+                                     .memory = stats.memory, .max_memory = stats.max_memory };
+    return NVML_SUCCESS;
 }
 
 /* What is mapped for the processor: something for each process, of a window as large as the memory. */

@@ -81,6 +81,98 @@ struct fg_nvml_bar1 {
     unsigned long long used;
 };
 
+struct fg_nvml_utilization {
+    unsigned int gpu;
+    unsigned int memory;
+};
+
+struct fg_nvml_process_sample {
+    unsigned int pid;
+    unsigned long long time_us;
+    unsigned int sm;
+    unsigned int memory;
+    unsigned int encoder;
+    unsigned int decoder;
+};
+
+struct fg_nvml_process_utilization {
+    unsigned long long time_us;
+    unsigned int pid;
+    unsigned int sm;
+    unsigned int memory;
+    unsigned int encoder;
+    unsigned int decoder;
+    unsigned int jpeg;
+    unsigned int flow;
+};
+
+struct fg_nvml_processes_utilization {
+    unsigned int version;
+    unsigned int count;
+    unsigned long long last_seen_us;
+    struct fg_nvml_process_utilization *processes;
+};
+
+/* nvmlSamplingType_t */
+enum {
+    FG_NVML_SAMPLES_POWER = 0,
+    FG_NVML_SAMPLES_GPU = 1,
+    FG_NVML_SAMPLES_MEMORY = 2,
+    FG_NVML_SAMPLES_CLOCK = 5,
+    FG_NVML_SAMPLES_MEMORY_CLOCK = 6,
+    FG_NVML_SAMPLES_MODULE_POWER = 7
+};
+
+/* A union in NVML; percentages are its first 32 bits. */
+struct fg_nvml_sample {
+    unsigned long long time_us;
+    unsigned long long value;
+};
+
+enum { FG_NVML_VALUE_UNSIGNED = 1 };
+
+enum { FG_NVML_PSTATE_DOMAINS = 8 };
+
+struct fg_nvml_pstate_domain {
+    unsigned int present;
+    unsigned int percent;
+    unsigned int increase_threshold;
+    unsigned int decrease_threshold;
+};
+
+struct fg_nvml_dynamic_pstates {
+    unsigned int flags;
+    struct fg_nvml_pstate_domain domains[FG_NVML_PSTATE_DOMAINS];
+};
+
+struct fg_nvml_accounting_stats {
+    unsigned int gpu;
+    unsigned int memory;
+    unsigned long long max_memory;
+    unsigned long long time_ms;
+    unsigned long long start_us;
+    unsigned int running;
+    unsigned int reserved[5];
+};
+
+struct fg_nvml_accounting_stats_v2 {
+    unsigned int pid;
+    unsigned int running;
+    unsigned int gpu;
+    unsigned int memory;
+    unsigned long long max_memory;
+    unsigned int samples;
+    unsigned long long gpu_sum;
+    unsigned long long memory_sum;
+    unsigned long long time_ms;
+    unsigned long long start_us;
+};
+
+struct fg_nvml_gpm_support {
+    unsigned int version;
+    unsigned int supported;
+};
+
 struct fg_nvml_memory_limits {
     const char *cgroup;
     unsigned long long soft_bytes;
@@ -90,6 +182,8 @@ struct fg_nvml_memory_limits {
 
 /* How a versioned struct of NVML states what it is. */
 #define FG_NVML_PROCESS_DETAIL_LIST_V1 ((unsigned int)(sizeof(struct fg_nvml_process_detail_list) | 1u << 24))
+#define FG_NVML_PROCESSES_UTILIZATION_V1 \
+    ((unsigned int)(sizeof(struct fg_nvml_processes_utilization) | 1u << 24))
 #define FG_NVML_MEMORY_V2 ((unsigned int)(sizeof(struct fg_nvml_memory_v2) | 2u << 24))
 
 #endif

@@ -225,7 +225,9 @@ class Container:
     prefix: Prefix
     libraries: NativeLibraries
 
-    def allocate(self, gpu: str, memory_mib: int | None, *, name: str = "claim", **page: object) -> Path:
+    def allocate(
+        self, gpu: str, memory_mib: int | None, *, name: str = "claim", cores_percent: int = 0, **page: object
+    ) -> Path:
         """Make config page and state file as the node does; returns their directory."""
         directory = self.root / "allocations" / f"{name}-gpu-{gpu[:12].lower()}-0"
         directory.mkdir(parents=True)
@@ -234,7 +236,7 @@ class Container:
             allocation_id=directory.name,
             device_uuid=gpu,
             memory_limit_bytes=limit,
-            cores_percent=0,
+            cores_percent=cores_percent,
             **page,  # type: ignore[arg-type]
         )
         (directory / "config").write_bytes(encode_config_page(described))

@@ -73,7 +73,25 @@
     ONE(nvmlDeviceGetHandleByPciBusId, check_by_bus_v1) \
     ONE(nvmlDeviceGetHandleByPciBusId_v2, check_by_bus_v2) \
     ONE(nvmlDeviceGetHandleBySerial, check_by_serial) \
-    ONE(nvmlDeviceGetIndex, check_index)
+    ONE(nvmlDeviceGetIndex, check_index) \
+    ONE(nvmlDeviceGetUtilizationRates, check_utilization) \
+    ONE(nvmlDeviceGetDynamicPstatesInfo, check_pstates) \
+    ONE(nvmlDeviceGetSamples, check_samples) \
+    ONE(nvmlDeviceGetProcessUtilization, check_process_utilization) \
+    ONE(nvmlDeviceGetProcessesUtilizationInfo, check_processes_utilization) \
+    ONE(nvmlDeviceGetAccountingPids, check_accounting_pids) \
+    ONE(nvmlDeviceGetAccountingStats, check_accounting_stats) \
+    ONE(nvmlDeviceGetAccountingStats_v2, check_accounting_stats_v2) \
+    ONE(nvmlDeviceGetEncoderUtilization, check_encoder) \
+    ONE(nvmlDeviceGetDecoderUtilization, check_decoder) \
+    ONE(nvmlDeviceGetJpgUtilization, check_jpeg) \
+    ONE(nvmlDeviceGetOfaUtilization, check_flow) \
+    ONE(nvmlDeviceGetEncoderStats, check_encoder_stats) \
+    ONE(nvmlDeviceGetEncoderSessions, check_encoder_sessions) \
+    ONE(nvmlDeviceGetFBCStats, check_capture_stats) \
+    ONE(nvmlDeviceGetFBCSessions, check_capture_sessions) \
+    ONE(nvmlGpmSampleGet, check_metrics_sample) \
+    ONE(nvmlGpmQueryDeviceSupport, check_metrics_support)
 
 #define DECLARE_CHECK(symbol, check) void check(void);
 CHECKS(DECLARE_CHECK)

@@ -81,6 +81,15 @@ void driver_sees_work(void)
     change_account(work);
 }
 
+void driver_keeps_accounts(void)
+{
+    uint32_t on = 1;
+    int descriptor = open(getenv("FRACGPU_FAKE_GPU"), O_RDWR);
+    off_t offset = FAKE_GPUS_OFFSET + offsetof(struct fake_gpu, accounting_mode);
+    CHECK(descriptor >= 0 && pwrite(descriptor, &on, sizeof(on), offset) == sizeof(on));
+    close(descriptor);
+}
+
 void forget_allocation(int gpu)
 {
     const char *const uuids[] = {"GPU-11111111-", "GPU-66666666-"};

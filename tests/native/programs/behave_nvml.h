@@ -24,6 +24,8 @@ void driver_holds_more(void);
 void driver_sees_graphics(void);
 void driver_sees_mps(void);
 void driver_sees_work(void);
+/* The driver keeps accounts of the processes on GPU 0. */
+void driver_keeps_accounts(void);
 
 /* The allocation of a GPU is gone from now on. */
 void forget_allocation(int gpu);
