@@ -16,7 +16,7 @@ _MAX_CORES_PERCENT: Final = 100
 
 
 class UtilizationView(IntEnum):
-    """What programs are told of the GPU's utilization: their allocation's share of it, or the whole device's."""
+    """In percent of what programs are told their own use of the GPU: of their share of it, or of the whole device."""
 
     SLICE = abi.UTILIZATION_SLICE
     DEVICE = abi.UTILIZATION_DEVICE

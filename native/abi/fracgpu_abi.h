@@ -45,8 +45,8 @@ enum fracgpu_config_flags {
 
 /* struct fracgpu_config.utilization_view; any other value is taken for the first. */
 enum fracgpu_utilization_view {
-    FRACGPU_UTILIZATION_SLICE = 0,        /* programs see the share that this allocation's processes use */
-    FRACGPU_UTILIZATION_DEVICE = 1        /* programs see the whole device's */
+    FRACGPU_UTILIZATION_SLICE = 0,        /* programs see what their own processes use in percent of their share */
+    FRACGPU_UTILIZATION_DEVICE = 1        /* the same in percent of the device */
 };
 
 enum fracgpu_slot_state {

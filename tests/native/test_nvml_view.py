@@ -58,7 +58,7 @@ result = {name: [value / 2**20 for value in values] for name, values in columns.
 
 
 @pytest.fixture
-def spawn(request: pytest.FixtureRequest) -> Iterator[Callable[..., CudaProcess]]:
+def spawn() -> Iterator[Callable[..., CudaProcess]]:
     """Start a process with an NVML session and GPU 0's context in a container or prefix; they end with the test."""
     with ExitStack() as stack:
 
