@@ -33,7 +33,9 @@ def shim(request: pytest.FixtureRequest) -> tuple[Path, str, str]:
 
 
 def readelf(path: Path, *options: str) -> str:
-    return subprocess.run(["readelf", "-W", *options, path], check=True, capture_output=True, text=True, errors="replace").stdout
+    return subprocess.run(
+        ["readelf", "-W", *options, path], check=True, capture_output=True, text=True, errors="replace"
+    ).stdout
 
 
 def dynamic(path: Path, tag: str) -> list[str]:
