@@ -34,7 +34,7 @@ e2e: native     ## claims on a real Kubernetes, built and started here, as root;
 native: $(STAMP) ## build interceptor, model GPU and probes into build/native
 	@$(MAKE) --no-print-directory --silent -C native OUT=$(CURDIR)/build/native PYTHON=$(PYTHON)
 
-sanitize: $(STAMP) ## build and run the C unit tests under ASan and UBSan
+sanitize: $(STAMP) ## build the C code for its tests under ASan, UBSan and TSan
 	@$(MAKE) --no-print-directory --silent -C native OUT=$(CURDIR)/build/native PYTHON=$(PYTHON) sanitize
 
 lint: $(STAMP) $(LINKTREE) ## ruff (lint, format) and mypy --strict over every file

@@ -2,7 +2,7 @@
 # Make what the Makefile needs on a bare machine. Usage: bootstrap.sh venv DIR | bootstrap.sh cc
 #
 #   venv DIR  a virtual environment with exactly the versions of requirements.lock, and this checkout in it
-#   cc        a C compiler that links AddressSanitizer and UBSan programs (only the tests need it: the libraries
+#   cc        a C compiler that links AddressSanitizer, UBSan and ThreadSanitizer programs (only the tests need it: the libraries
 #             themselves are built by the compiler inside the virtual environment)
 #
 # What is missing is installed with apt when that is possible without a password; otherwise the exact command is
@@ -60,7 +60,9 @@ have_sanitizers() {
     scratch=$(mktemp -d)
     echo 'int main(void) { return 0; }' >"$scratch/probe.c"
     status=0
-    gcc -fsanitize=address,undefined -o "$scratch/probe" "$scratch/probe.c" 2>/dev/null || status=1
+    for sanitizers in address,undefined thread; do
+        gcc -fsanitize=$sanitizers -o "$scratch/probe" "$scratch/probe.c" 2>/dev/null || status=1
+    done
     rm -rf "$scratch"
     return $status
 }
@@ -68,7 +70,7 @@ have_sanitizers() {
 case "${1:-}" in
 venv) make_venv "$2" ;;
 cc)
-    what="gcc with AddressSanitizer and UBSan"
+    what="gcc with AddressSanitizer, UBSan and ThreadSanitizer"
     have_sanitizers || { need_packages "$what" gcc libc6-dev; have_sanitizers; } || give_up "$what"
     ;;
 *) echo "usage: bootstrap.sh venv DIR | bootstrap.sh cc" >&2; exit 2 ;;

@@ -75,4 +75,10 @@ sanitize-interceptor:
 	    CFLAGS='$(SAN_CFLAGS) -fPIC -fvisibility=hidden' \
 	    $(OUT)/sanitize/standalone/libcuda.so.1 $(OUT)/sanitize/standalone/libnvidia-ml.so.1
 
-sanitize: sanitize-interceptor
+# And the CUDA shim under ThreadSanitizer; the NVML shim keeps nothing that threads could share.
+.PHONY: tsan-interceptor
+tsan-interceptor:
+	@$(MAKE) --no-print-directory OUT=$(OUT)/tsan CC='$(TSAN_CC)' SHIM_LDFLAGS='-shared -Wl,-z,nodelete' \
+	    CFLAGS='$(SAN_CFLAGS) -fPIC -fvisibility=hidden' $(OUT)/tsan/standalone/libcuda.so.1
+
+sanitize: sanitize-interceptor tsan-interceptor

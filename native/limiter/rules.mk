@@ -18,8 +18,13 @@ $(OUT)/sanitize/limiter_units: $(LIMITER_UNITS) $(TEST_PROGRAMS)/limiter_units.h
 	@mkdir -p $(@D)
 	$(Q)$(SAN_CC) $(SAN_CFLAGS) $(LIMITER_UNITS) $(LIMITER_SOURCES) -lpthread -o $@.$$$$ && mv $@.$$$$ $@
 
+# The same under ThreadSanitizer.
+$(OUT)/tsan/limiter_units: $(LIMITER_UNITS) $(TEST_PROGRAMS)/limiter_units.h $(LIMITER_SOURCES) $(LIMITER_HEADERS)
+	@mkdir -p $(@D)
+	$(Q)$(TSAN_CC) $(SAN_CFLAGS) $(LIMITER_UNITS) $(LIMITER_SOURCES) -lpthread -o $@.$$$$ && mv $@.$$$$ $@
+
 .PHONY: sanitize
-sanitize: $(OUT)/sanitize/limiter_units
+sanitize: $(OUT)/sanitize/limiter_units $(OUT)/tsan/limiter_units
 
 # For tests that drive the limiter from Python, and for its mutant: DEFINES, FILE and MAIN say what.
 $(OUT)/test/liblimiter.so: $(LIMITER_SOURCES) $(LIMITER_HEADERS)

@@ -74,6 +74,11 @@ def test_what_can_not_be_enforced_is_refused_and_nothing_changes(path: Path, cha
     assert path.read_bytes() == before
 
 
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def a_link(path: Path) -> None:
     path.rename(path.with_name("other"))
     path.symlink_to("other")
@@ -85,7 +90,7 @@ def a_link(path: Path) -> None:
         (Path.unlink, FileNotFoundError),
         (lambda path: os.truncate(path, 4095), ConfigPageInvalid),
         (lambda path: path.write_bytes(b"\0" * 4096), ConfigPageInvalid),
-        (lambda path: (path.unlink(), os.mkfifo(path)), ConfigPageInvalid),
+        (a_pipe, ConfigPageInvalid),
         (a_link, OSError),
     ],
     ids=["absent", "short", "zeros", "a pipe", "a link"],

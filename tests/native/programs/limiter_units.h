@@ -20,6 +20,8 @@
     UNIT(amounts) \
     UNIT(page_faults) \
     UNIT(page_changes) \
+    UNIT(page_threads) \
+    UNIT(gate) \
     UNIT(attach_faults) \
     UNIT(reserve) \
     UNIT(announcements_count) \
