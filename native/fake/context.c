@@ -74,6 +74,7 @@ static void lower(CUcontext context)
 {
     struct fake_device *device = device_at(context->device);
     memory_release_context(context);
+    arrays_release_context(context);
     context->alive = false;
     device_discharge(context->device, device->hw->context_bytes);
     if (living_on(context->device) == 0) {

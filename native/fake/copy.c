@@ -1,6 +1,7 @@
 /* copy.c: memory copies, in every spelling; the bytes really move. */
 #define _GNU_SOURCE
 #include "access.h"
+#include "array.h"
 #include "capture.h"
 
 #include <string.h>
@@ -120,11 +121,27 @@ struct box {
     CUdeviceptr base;
     enum access_side side;
     size_t x, y, z, pitch, rows;
+    size_t slice;                         /* from one slice to the next; 0: pitch x rows */
 };
+
+/* An array brings its own rows; what it has not can not be copied. */
+static CUresult make_array_box(struct box *box, CUarray array, size_t width, size_t height, size_t depth)
+{
+    struct array_bytes bytes;
+    TRY(array_bytes(&bytes, array));
+    REQUIRE(box->x <= bytes.rows.bytes && width <= bytes.rows.bytes - box->x, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(box->y <= bytes.rows.count && height <= bytes.rows.count - box->y, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(box->z <= bytes.slices && depth <= bytes.slices - box->z, CUDA_ERROR_INVALID_VALUE);
+    box->base = ADDRESS(bytes.start);
+    box->side = SIDE_ANY;
+    box->pitch = bytes.rows.bytes;
+    box->rows = bytes.rows.count;
+    box->slice = bytes.slice_stride;
+    return CUDA_SUCCESS;
+}
 
 static CUresult make_box(struct box *box, int type, const void *host, CUdeviceptr device)
 {
-    REQUIRE(type != CU_MEMORYTYPE_ARRAY, CUDA_ERROR_NOT_SUPPORTED);
     REQUIRE(type == CU_MEMORYTYPE_HOST || type == CU_MEMORYTYPE_DEVICE || type == CU_MEMORYTYPE_UNIFIED,
             CUDA_ERROR_INVALID_VALUE);
     box->base = type == CU_MEMORYTYPE_HOST ? ADDRESS(host) : device;
@@ -134,7 +151,8 @@ static CUresult make_box(struct box *box, int type, const void *host, CUdevicept
 
 static CUdeviceptr row_of(const struct box *box, size_t row, size_t layer)
 {
-    return box->base + ((box->z + layer) * box->rows + box->y + row) * box->pitch + box->x;
+    size_t slice = box->slice != 0 ? box->slice : box->rows * box->pitch;
+    return box->base + (box->z + layer) * slice + (box->y + row) * box->pitch + box->x;
 }
 
 static CUresult copy_box(struct box *to, struct box *from, size_t width, size_t height, size_t depth)
@@ -164,8 +182,10 @@ static CUresult copy_2d(const CUmemcpy2D *c)
     NOT_NULL(c);
     struct box to = { .x = c->dst_x, .y = c->dst_y, .pitch = c->dst_pitch };
     struct box from = { .x = c->src_x, .y = c->src_y, .pitch = c->src_pitch };
-    TRY(make_box(&to, c->dst_type, c->dst_host, c->dst_device));
-    TRY(make_box(&from, c->src_type, c->src_host, c->src_device));
+    TRY(c->dst_type == CU_MEMORYTYPE_ARRAY ? make_array_box(&to, c->dst_array, c->width, c->height, 1)
+                                           : make_box(&to, c->dst_type, c->dst_host, c->dst_device));
+    TRY(c->src_type == CU_MEMORYTYPE_ARRAY ? make_array_box(&from, c->src_array, c->width, c->height, 1)
+                                           : make_box(&from, c->src_type, c->src_host, c->src_device));
     return copy_box(&to, &from, c->width, c->height, 1);
 }
 
@@ -174,8 +194,10 @@ static CUresult copy_3d(const CUmemcpy3D *c)
     NOT_NULL(c);
     struct box to = { .x = c->dst_x, .y = c->dst_y, .z = c->dst_z, .pitch = c->dst_pitch, .rows = c->dst_height };
     struct box from = { .x = c->src_x, .y = c->src_y, .z = c->src_z, .pitch = c->src_pitch, .rows = c->src_height };
-    TRY(make_box(&to, c->dst_type, c->dst_host, c->dst_device));
-    TRY(make_box(&from, c->src_type, c->src_host, c->src_device));
+    TRY(c->dst_type == CU_MEMORYTYPE_ARRAY ? make_array_box(&to, c->dst_array, c->width, c->height, c->depth)
+                                           : make_box(&to, c->dst_type, c->dst_host, c->dst_device));
+    TRY(c->src_type == CU_MEMORYTYPE_ARRAY ? make_array_box(&from, c->src_array, c->width, c->height, c->depth)
+                                           : make_box(&from, c->src_type, c->src_host, c->src_device));
     return copy_box(&to, &from, c->width, c->height, c->depth);
 }
 

@@ -150,6 +150,9 @@ bool segment_take(struct segment *segment, size_t size, size_t *offset);
 void segment_give(struct segment *segment, size_t offset);
 
 /* ---- memory.c, pool.c, vmm.c ---- */
+/* Device memory for range->size bytes, in range->context: large requests in whole granules, small ones share one.
+ * memory_release gives it back. */
+CUresult memory_take(struct range *range);
 CUresult memory_release(struct range *range);
 void memory_release_context(CUcontext context);
 /* Managed memory moves to a device when that device touches it, and stays where it is when there is no room. */
@@ -166,6 +169,9 @@ void ipc_release(struct range *range);
 /* An address for another process's memory of which `offset` is the beginning; `share` becomes the range's. */
 CUresult ipc_map(struct share *share, size_t offset, size_t size, CUcontext context, CUmemoryPool pool,
                  CUdeviceptr *address);
+
+/* ---- array.c ---- */
+void arrays_release_context(CUcontext context);
 
 /* ---- stream.c ---- */
 /* The device that a stream works on; CUDA_ERROR_INVALID_HANDLE for what is no stream. */

@@ -51,6 +51,12 @@ static CUresult allocate_large(CUcontext context, struct range *range, bool low)
     return rc;
 }
 
+CUresult memory_take(struct range *range)
+{
+    return range->size <= SLAB_LIMIT ? allocate_small(range->context, range)
+                                     : allocate_large(range->context, range, false);
+}
+
 static CUresult allocate(CUdeviceptr *out, size_t size, bool low)
 {
     NOT_NULL(out);
@@ -58,7 +64,7 @@ static CUresult allocate(CUdeviceptr *out, size_t size, bool low)
     CUcontext context;
     TRY(context_current(&context));
     struct range range = { .size = size, .kind = RANGE_DEVICE, .device = context->device, .context = context };
-    TRY(size <= SLAB_LIMIT && !low ? allocate_small(context, &range) : allocate_large(context, &range, low));
+    TRY(low ? allocate_large(context, &range, low) : memory_take(&range));
     CUresult rc = range_insert(&range);
     if (rc != CUDA_SUCCESS) {
         memory_release(&range);

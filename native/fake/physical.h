@@ -27,6 +27,12 @@ void physical_unused(struct physical *physical);
 /* Move it to where other processes can hold it. */
 CUresult physical_share(struct physical *physical);
 
+/* Memory that a sparse array's tiles may be mapped onto: CUDA_ERROR_INVALID_VALUE unless it is a tile pool of `device`
+ * with `size` bytes from `offset` on. Each hold is a mapping of it. */
+CUresult physical_for_tiles(struct physical **out, CUmemHandle handle, int device, size_t offset, size_t size);
+void physical_hold(struct physical *physical);
+void physical_drop(struct physical *physical);
+
 /* multicast.c: the last reference to a multicast object is gone. */
 void multicast_dispose(struct multicast *multicast);
 

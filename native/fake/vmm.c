@@ -169,6 +169,29 @@ static CUresult map(CUdeviceptr start, size_t size, size_t offset, CUmemHandle h
     return CUDA_SUCCESS;
 }
 
+#define USAGE_TILE_POOL 1u
+
+CUresult physical_for_tiles(struct physical **out, CUmemHandle handle, int device, size_t offset, size_t size)
+{
+    struct physical *physical = physical_find(handle);
+    REQUIRE(physical != NULL && physical->device == device, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE((physical->properties.flags.usage & USAGE_TILE_POOL) != 0, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(offset <= physical->size && size <= physical->size - offset, CUDA_ERROR_INVALID_VALUE);
+    *out = physical;
+    return CUDA_SUCCESS;
+}
+
+void physical_hold(struct physical *physical)
+{
+    physical->mappings++;
+}
+
+void physical_drop(struct physical *physical)
+{
+    physical->mappings--;
+    physical_unused(physical);
+}
+
 /* [start, start + size) must be made of whole mappings without a gap. */
 static CUresult whole_mappings(CUdeviceptr start, size_t size)
 {

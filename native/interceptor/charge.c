@@ -9,6 +9,14 @@
 #include "devices.h"
 #include "pools.h"
 
+#define GRANULE_BYTES     (UINT64_C(2) << 20)
+#define SHARED_BYTES_MOST (UINT64_C(1) << 20)
+
+uint64_t fg_granted(uint64_t bytes)
+{
+    return bytes <= SHARED_BYTES_MOST ? bytes : fg_round_up(bytes, GRANULE_BYTES);
+}
+
 CUresult fg_wait_while_suspended(struct fg_group *group)
 {
     return fg_gate_pass(group) == FG_GATE_OPEN ? CUDA_SUCCESS : CUDA_ERROR_SYSTEM_NOT_READY;

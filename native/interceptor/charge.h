@@ -9,6 +9,10 @@
 
 #include "process.h"
 
+/* What the driver takes of the GPU for a request of that size. It hands out memory in granules, of which small requests
+ * share some. What they do not fill is left to the host's feedback: nobody can tell from here which of them share one. */
+uint64_t fg_granted(uint64_t bytes);
+
 /* Reserve `bytes` of the current context's GPU, waiting while it is suspended. CUDA_SUCCESS, or the error that the
  * program gets. */
 CUresult fg_charge_current(uint64_t bytes, enum fg_kind kind, struct fg_charge *charge);

@@ -18,6 +18,8 @@ typedef struct CUctx_st *CUcontext;
 typedef struct CUstream_st *CUstream;
 typedef struct CUevent_st *CUevent;
 typedef struct CUmemPoolHandle_st *CUmemoryPool;
+typedef struct CUarray_st *CUarray;
+typedef struct CUmipmappedArray_st *CUmipmappedArray;
 
 enum {
     CUDA_SUCCESS = 0,
@@ -54,6 +56,17 @@ struct fg_uuid {
     uint8_t bytes[16];
 };
 
+enum {
+    CUDA_ARRAY3D_LAYERED = 0x01,
+    CUDA_ARRAY3D_CUBEMAP = 0x04,
+    CUDA_ARRAY3D_SPARSE = 0x40,
+    CUDA_ARRAY3D_DEFERRED_MAPPING = 0x80
+};
+
+enum { CU_RESOURCE_TYPE_MIPMAPPED_ARRAY = 1 };
+enum { CU_ARRAY_SPARSE_SUBRESOURCE_TYPE_SPARSE_LEVEL = 0 };
+enum { CU_MEM_OPERATION_TYPE_MAP = 1 };
+
 struct fg_location {
     int type;
     int id;
@@ -72,5 +85,77 @@ struct fg_pool_props {
     int handle_types;
     struct fg_location location;
 };
+
+/* CUDA_ARRAY3D_DESCRIPTOR and CUDA_ARRAY_DESCRIPTOR, and both of the ABI before CUDA 3.2. */
+struct fg_array_shape {
+    size_t width, height, depth;
+    int format;
+    unsigned int channels;
+    unsigned int flags;
+};
+
+struct fg_array_shape_2d {
+    size_t width, height;
+    int format;
+    unsigned int channels;
+};
+
+struct fg_array_shape_v1 {
+    unsigned int width, height, depth;
+    int format;
+    unsigned int channels;
+    unsigned int flags;
+};
+
+struct fg_array_shape_2d_v1 {
+    unsigned int width, height;
+    int format;
+    unsigned int channels;
+};
+
+/* CUDA_ARRAY_MEMORY_REQUIREMENTS and CUDA_ARRAY_SPARSE_PROPERTIES: the driver writes all of them. */
+struct fg_array_requirements {
+    size_t bytes, alignment;
+    unsigned int reserved[4];
+};
+
+struct fg_sparse_properties {
+    unsigned int width, height, depth; /* of a tile */
+    unsigned int tail_first_level;
+    unsigned long long tail_bytes;
+    unsigned int flags;
+    unsigned int reserved[4];
+};
+
+struct fg_array_part {
+    unsigned int level, layer;
+    unsigned int x, y, z;
+    unsigned int width, height, depth;
+};
+
+/* CUarrayMapInfo */
+struct fg_array_map {
+    int resource_type;
+    union {
+        CUarray array;
+        CUmipmappedArray mipmap;
+    } resource;
+    int subresource_type;
+    union {
+        struct fg_array_part part;
+        struct {
+            unsigned int layer;
+            unsigned long long offset, bytes;
+        } tail;
+    } subresource;
+    int operation;
+    int handle_type;
+    CUmemGenericAllocationHandle handle;
+    unsigned long long offset;
+    unsigned int device_mask;
+    unsigned int flags;
+    unsigned int reserved[2];
+};
+_Static_assert(sizeof(struct fg_array_map) == 96, "as in cuda.h");
 
 #endif

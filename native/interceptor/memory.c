@@ -11,16 +11,6 @@
 /* What the driver aligns a row to, on every GPU so far. The exact pitch is charged once it is known. */
 #define PITCH_ALIGNMENT 512u
 
-/* The driver hands out a GPU's memory in granules, of which small requests share some. What they do not fill is left to
- * the host's feedback: nobody can tell from here which of them share one. */
-#define GRANULE (UINT64_C(2) << 20)
-#define SHARING_MAX (UINT64_C(1) << 20)
-
-static uint64_t granted(uint64_t bytes)
-{
-    return bytes <= SHARING_MAX ? bytes : fg_round_up(bytes, GRANULE);
-}
-
 /* After the driver's answer: keep the charge of an address, or take it back. */
 static CUresult conclude(CUresult code, CUdeviceptr address, const struct fg_charge *charge)
 {
@@ -37,7 +27,7 @@ CUresult fg_hook_cuMemAlloc_v2(CUdeviceptr *address, size_t bytes)
 {
     struct fg_charge charge;
     CUdeviceptr result = 0;
-    CUresult code = fg_charge_current(granted(bytes), FG_PLAIN, &charge);
+    CUresult code = fg_charge_current(fg_granted(bytes), FG_PLAIN, &charge);
     if (code != CUDA_SUCCESS)
         return code;
     code = FG_CALL(cuMemAlloc_v2, address == NULL ? NULL : &result, bytes);
@@ -51,7 +41,7 @@ CUresult fg_hook_cuMemAlloc(CUdeviceptr_v1 *address, unsigned int bytes)
 {
     struct fg_charge charge;
     CUdeviceptr_v1 result = 0;
-    CUresult code = fg_charge_current(granted(bytes), FG_PLAIN, &charge);
+    CUresult code = fg_charge_current(fg_granted(bytes), FG_PLAIN, &charge);
     if (code != CUDA_SUCCESS)
         return code;
     code = FG_CALL(cuMemAlloc, address == NULL ? NULL : &result, bytes);
@@ -65,7 +55,7 @@ CUresult fg_hook_cuMemAllocManaged(CUdeviceptr *address, size_t bytes, unsigned 
 {
     struct fg_charge charge;
     CUdeviceptr result = 0;
-    CUresult code = fg_charge_current(granted(bytes), FG_MANAGED, &charge);
+    CUresult code = fg_charge_current(fg_granted(bytes), FG_MANAGED, &charge);
     if (code != CUDA_SUCCESS)
         return code;
     code = FG_CALL(cuMemAllocManaged, address == NULL ? NULL : &result, bytes, flags);
@@ -82,7 +72,7 @@ static uint64_t expected_pitched_bytes(uint64_t width, uint64_t height)
 
 static CUresult conclude_pitched(CUresult code, CUdeviceptr address, uint64_t bytes, struct fg_charge *charge)
 {
-    if (code == CUDA_SUCCESS && !fg_charge_adjust(charge, granted(bytes))) {
+    if (code == CUDA_SUCCESS && !fg_charge_adjust(charge, fg_granted(bytes))) {
         FG_CALL(cuMemFree_v2, address);
         code = CUDA_ERROR_OUT_OF_MEMORY;
     }
@@ -95,7 +85,7 @@ CUresult fg_hook_cuMemAllocPitch_v2(CUdeviceptr *address, size_t *pitch, size_t 
     struct fg_charge charge;
     CUdeviceptr result = 0;
     size_t result_pitch = 0;
-    CUresult code = fg_charge_current(granted(expected_pitched_bytes(width, height)), FG_PLAIN, &charge);
+    CUresult code = fg_charge_current(fg_granted(expected_pitched_bytes(width, height)), FG_PLAIN, &charge);
     if (code != CUDA_SUCCESS)
         return code;
     code = FG_CALL(cuMemAllocPitch_v2, address == NULL ? NULL : &result, pitch == NULL ? NULL : &result_pitch, width,
@@ -114,7 +104,7 @@ CUresult fg_hook_cuMemAllocPitch(CUdeviceptr_v1 *address, unsigned int *pitch, u
     struct fg_charge charge;
     CUdeviceptr_v1 result = 0;
     unsigned int result_pitch = 0;
-    CUresult code = fg_charge_current(granted(expected_pitched_bytes(width, height)), FG_PLAIN, &charge);
+    CUresult code = fg_charge_current(fg_granted(expected_pitched_bytes(width, height)), FG_PLAIN, &charge);
     if (code != CUDA_SUCCESS)
         return code;
     code = FG_CALL(cuMemAllocPitch, address == NULL ? NULL : &result, pitch == NULL ? NULL : &result_pitch, width,

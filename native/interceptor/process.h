@@ -50,6 +50,9 @@ struct fg_process {
     struct fg_table physicals;         /* serial number -> charge; link: references */
     struct fg_table maps;              /* mapped address -> bytes; link: handle */
     struct fg_table pinned;            /* host address -> what is counted for it */
+    struct fg_table arrays;            /* array -> charge, or what is mapped onto it: array_tiles.h */
+    struct fg_table mipmaps;
+    struct fg_table tiles;             /* position in such an array -> bytes: key in `physicals`; link: next tile */
     uint64_t last_serial;
     struct fg_pool pools[FG_POOLS_MAX];
 };

@@ -12,6 +12,7 @@
 #include "charge.h"
 #include "devices.h"
 #include "real.h"
+#include "vmm.h"
 
 /* How many mappings one cuMemUnmap may cover and still be undone if the driver refuses. */
 enum { UNMAP_BATCH = 128 };
@@ -83,6 +84,23 @@ static uint64_t add_reference(struct fg_process *process, CUmemGenericAllocation
     return reference->bytes;
 }
 
+void fg_physical_hold(struct fg_process *process, uint64_t serial)
+{
+    struct fg_value *physical = fg_table_find(&process->physicals, serial);
+    if (physical != NULL)
+        __atomic_fetch_add(&physical->link, 1, __ATOMIC_SEQ_CST);
+}
+
+uint64_t fg_physical_hold_handle(struct fg_process *process, CUmemGenericAllocationHandle handle)
+{
+    struct fg_value *reference = fg_table_find(&process->handles, handle);
+    if (reference == NULL)
+        return 0;
+    uint64_t serial = reference->bytes;
+    fg_physical_hold(process, serial);
+    return serial;
+}
+
 /* Before the call: one reference to `handle` fewer. Returns the key of its memory. */
 static uint64_t drop_handle(struct fg_process *process, CUmemGenericAllocationHandle handle)
 {
@@ -108,7 +126,7 @@ static void restore_handle(struct fg_process *process, CUmemGenericAllocationHan
 }
 
 /* After the call: the memory has one reference fewer, and if that was the last one it is free. */
-static void drop_physical(struct fg_process *process, uint64_t serial)
+void fg_physical_drop(struct fg_process *process, uint64_t serial)
 {
     struct fg_value *physical = fg_table_find(&process->physicals, serial);
     struct fg_value taken;
@@ -126,7 +144,7 @@ CUresult fg_hook_cuMemRelease(CUmemGenericAllocationHandle handle)
     if (serial == 0)
         return code;
     if (code == CUDA_SUCCESS)
-        drop_physical(process, serial);
+        fg_physical_drop(process, serial);
     else
         restore_handle(process, handle, serial);
     return code;
@@ -150,7 +168,7 @@ CUresult fg_hook_cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, CUme
     CUresult code = FG_CALL(cuMemMap, address, bytes, offset, handle, flags);
     if (code != CUDA_SUCCESS && serial != 0) {
         drop_handle(process, handle);
-        drop_physical(process, serial);
+        fg_physical_drop(process, serial);
     }
     /* A mapping that can not be remembered stays charged until the process ends. */
     struct fg_value map = {.bytes = bytes, .link = handle, .member = 0, .kind = 0};
@@ -185,7 +203,7 @@ CUresult fg_hook_cuMemUnmap(CUdeviceptr address, size_t bytes)
     CUresult code = FG_CALL(cuMemUnmap, address, bytes);
     for (int index = 0; index < count; index++) {
         if (code == CUDA_SUCCESS) {
-            drop_physical(process, serials[index]);
+            fg_physical_drop(process, serials[index]);
             continue;
         }
         if (serials[index] != 0)
@@ -196,7 +214,7 @@ CUresult fg_hook_cuMemUnmap(CUdeviceptr address, size_t bytes)
     /* A range of more mappings than fit above: the rest after the fact. */
     while (code == CUDA_SUCCESS && next < end && (count = take_maps(process, &next, end, maps)) > 0) {
         for (int index = 0; index < count; index++)
-            drop_physical(process, drop_handle(process, maps[index].link));
+            fg_physical_drop(process, drop_handle(process, maps[index].link));
     }
     return code;
 }

@@ -19,6 +19,15 @@
     ONE(cuMemAllocAsync_ptsz, check_alloc_async_ptsz) \
     ONE(cuMemAllocFromPoolAsync, check_alloc_pool) \
     ONE(cuMemAllocFromPoolAsync_ptsz, check_alloc_pool_ptsz) \
+    ONE(cuArrayCreate, check_array_v1) \
+    ONE(cuArrayCreate_v2, check_array_v2) \
+    ONE(cuArray3DCreate, check_array_3d_v1) \
+    ONE(cuArray3DCreate_v2, check_array_3d_v2) \
+    ONE(cuMipmappedArrayCreate, check_mipmap_create) \
+    ONE(cuArrayDestroy, check_array_destroy) \
+    ONE(cuMipmappedArrayDestroy, check_mipmap_destroy) \
+    ONE(cuMemMapArrayAsync, check_tiles_legacy) \
+    ONE(cuMemMapArrayAsync_ptsz, check_tiles_ptsz) \
     ONE(cuMemAllocHost, check_host_alloc_v1) \
     ONE(cuMemAllocHost_v2, check_host_alloc_v2) \
     ONE(cuMemHostAlloc, check_host_alloc_flags) \

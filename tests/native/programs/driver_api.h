@@ -53,6 +53,16 @@ struct pool_props {
     API(cuMemAllocAsync_ptsz, (uint64_t *, size_t, handle_t)) \
     API(cuMemAllocFromPoolAsync, (uint64_t *, size_t, handle_t, handle_t)) \
     API(cuMemAllocFromPoolAsync_ptsz, (uint64_t *, size_t, handle_t, handle_t)) \
+    API(cuArrayCreate, (handle_t *, const void *)) \
+    API(cuArrayCreate_v2, (handle_t *, const void *)) \
+    API(cuArray3DCreate, (handle_t *, const void *)) \
+    API(cuArray3DCreate_v2, (handle_t *, const void *)) \
+    API(cuArrayDestroy, (handle_t)) \
+    API(cuMipmappedArrayCreate, (handle_t *, const void *, unsigned)) \
+    API(cuMipmappedArrayGetLevel, (handle_t *, handle_t, unsigned)) \
+    API(cuMipmappedArrayDestroy, (handle_t)) \
+    API(cuMemMapArrayAsync, (void *, unsigned, handle_t)) \
+    API(cuMemMapArrayAsync_ptsz, (void *, unsigned, handle_t)) \
     API(cuMemAllocHost, (void **, unsigned)) \
     API(cuMemAllocHost_v2, (void **, size_t)) \
     API(cuMemHostAlloc, (void **, size_t, unsigned)) \
