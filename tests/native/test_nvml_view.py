@@ -1,6 +1,8 @@
 """What programs that ask NVML see in a container: their slice, in every column, and the same that CUDA shows."""
 
+import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -297,3 +299,28 @@ def test_an_idle_process_has_no_sample(container: Any, spawn: Callable[..., Cuda
     with FeedbackWriter(directory / "config") as writer:
         writer.publish(Feedback())
     assert process.python(ACTIVITY) == [[0, 0], NOT_FOUND, NOT_FOUND, [0], [0], [[1, 0], [1, 0], [0, 0]]]
+
+
+NVITOP = """
+import json
+from nvitop import Device
+seen = [[d.uuid(), d.memory_total(), d.memory_used(), d.memory_free(), str(d.gpu_utilization()),
+         [[p.pid, p.gpu_memory(), str(p.gpu_sm_utilization())] for p in d.processes().values()]] for d in Device.all()]
+print(json.dumps(seen))
+"""
+
+
+def test_nvitop_shows_the_slice(container: Any, spawn: Callable[..., CudaProcess]) -> None:
+    directory = container.allocate(GPUS[0], 1024, cores_percent=25)
+    process = spawn(container)
+    process.allocate(300 * MIB)
+    pid = process.python("result = os.getpid()")
+
+    def look() -> Any:
+        return json.loads(container.run(sys.executable, "-c", NVITOP).stdout)
+
+    memory = [1024 * MIB, 300 * MIB, 724 * MIB]
+    ((uuid, *shown, utilization, _),) = look()
+    assert (uuid, shown, utilization) == (GPUS[0], memory, "N/A")
+    publish(directory)
+    assert look() == [[GPUS[0], *memory, "80", [[pid, 300 * MIB, "80"]]]]
