@@ -4,5 +4,5 @@
 #define MODEL(symbol, name, since, per_thread)
 #define ABSENT(symbol, name, since, per_thread) \
     CUAPI CUresult symbol(void); \
-    CUAPI CUresult symbol(void) { return CUDA_ERROR_NOT_SUPPORTED; }
+    CUAPI CUresult symbol(void) { FAULT_POINT(); return CUDA_ERROR_NOT_SUPPORTED; }
 #include "cuda_symbols.def"

@@ -71,6 +71,7 @@ static CUresult initialise(void)
 
 CUAPI CUresult cuInit(unsigned flags)
 {
+    FAULT_POINT();
     REQUIRE(flags == 0, CUDA_ERROR_INVALID_VALUE);
     pthread_mutex_lock(&lock);
     CUresult rc = initialise();
@@ -80,6 +81,7 @@ CUAPI CUresult cuInit(unsigned flags)
 
 CUAPI CUresult cuDriverGetVersion(int *version)
 {
+    FAULT_POINT();
     NOT_NULL(version);
     *version = fake_cuda_version;
     return CUDA_SUCCESS;

@@ -26,8 +26,12 @@
 #define REQUIRE(condition, error) do { if (!(condition)) return (error); } while (0)
 #define NOT_NULL(pointer) REQUIRE((pointer) != NULL, CUDA_ERROR_INVALID_VALUE)
 
+/* First in every exported function, directly or through DRIVER_CALL: what fault.c is told to do with this call. */
+#define FAULT_POINT() TRY(fault_at(__func__))
+
 #define DRIVER_CALL(expression) DRIVER_CALL_AS(__func__, expression)
 #define DRIVER_CALL_AS(symbol, expression) do { \
+        TRY(fault_at(symbol)); \
         CUresult called_ = driver_lock(symbol); \
         if (called_ == CUDA_SUCCESS) { called_ = (expression); driver_unlock(); } \
         return called_; \
@@ -40,6 +44,9 @@
     CUAPI CUresult name parameters { DRIVER_CALL(name##_locked arguments); } \
     CUAPI CUresult name##twin parameters { DRIVER_CALL((driver_per_thread = true, name##_locked arguments)); } \
     static CUresult name##_locked parameters
+
+/* ---- faults: fault.c ---- */
+CUresult fault_at(const char *function);
 
 /* ---- process: driver.c ---- */
 extern struct machine fake_machine;

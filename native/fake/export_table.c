@@ -8,6 +8,7 @@
 
 CUAPI CUresult cuGetExportTable(const void **table, const CUuuid *id)
 {
+    FAULT_POINT();
     NOT_NULL(table);
     NOT_NULL(id);
     *table = NULL;

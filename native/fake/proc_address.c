@@ -50,12 +50,14 @@ static CUresult find(const char *name, void **out, int version, uint64_t flags, 
 CUAPI CUresult cuGetProcAddress(const char *name, void **out, int version, uint64_t flags)
 {
     enum status status;
+    FAULT_POINT();
     return find(name, out, version, flags, &status);
 }
 
 CUAPI CUresult cuGetProcAddress_v2(const char *name, void **out, int version, uint64_t flags, int *status)
 {
     enum status found = STATUS_NO_SYMBOL;
+    FAULT_POINT();
     CUresult rc = find(name, out, version, flags, &found);
     if (status != NULL) {
         *status = (int)found;
@@ -69,6 +71,7 @@ CUAPI CUresult cuGetProcAddress_v2(const char *name, void **out, int version, ui
  */
 CUAPI CUresult cuGetProcAddress_v2_ptsz(const char *name, void **out, int version, uint64_t flags, int *status)
 {
+    FAULT_POINT();
     bool said = (flags & (FLAG_LEGACY | FLAG_PER_THREAD)) != 0;
     return cuGetProcAddress_v2(name, out, version, said ? flags : flags | FLAG_PER_THREAD, status);
 }

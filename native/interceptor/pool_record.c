@@ -188,8 +188,11 @@ static bool look(struct fg_process *process, struct fg_pool *record, CUmemoryPoo
      * nothing of it is released. */
     reading->charged = total_charge(process, record);
     reading->in_flight = __atomic_load_n(&record->in_flight, __ATOMIC_SEQ_CST);
-    if (!fg_pool_attribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reading->reserved))
+    if (!fg_pool_attribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reading->reserved)) {
+        /* It must be asked again, or the charge would stay until the pool is next used. */
+        __atomic_store_n(&process->pools_hold, 1, __ATOMIC_SEQ_CST);
         return false;
+    }
     reading->reserved = fg_min(reading->reserved, FG_AMOUNT_MAX);
     if (reading->reserved + reading->in_flight > 0)
         __atomic_store_n(&process->pools_hold, 1, __ATOMIC_SEQ_CST);

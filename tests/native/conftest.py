@@ -1,7 +1,7 @@
 """A container's view of a modelled GPU: prefix, limits, state files, and programs that run in it.
 
 Every symbol of hooks.def is a parameter `hook` of whatever test asks for one, so that a hook without a check is a
-failing test.
+failing test; those that take memory or give it back are a parameter `taker` as well.
 """
 
 import hashlib
@@ -56,6 +56,9 @@ REFUSED = tuple(
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "hook" in metafunc.fixturenames:
         metafunc.parametrize("hook", HOOKS, ids=[hook.symbol for hook in HOOKS])
+    if "taker" in metafunc.fixturenames:
+        takers = [hook for hook in HOOKS if hook.library == "cuda" and hook.concern in ("alloc", "free", "refs")]
+        metafunc.parametrize("taker", takers, ids=[hook.symbol for hook in takers])
 
 
 @pytest.fixture(scope="session")
