@@ -94,7 +94,9 @@ static int allocate(CUdeviceptr *address, size_t bytes, CUmemoryPool pool, CUstr
     return stream == NULL ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
 }
 
-void *fg_real(enum fg_real_id id)
+void *fg_real_addresses[FG_REAL_COUNT];
+
+void *fg_real_look_up(enum fg_real_id id)
 {
     switch (id) {
     case FG_REAL_cuCtxGetDevice:
