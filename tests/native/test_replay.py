@@ -143,6 +143,9 @@ class Account:
         if name == "alloc_pitch" and size:
             width = step.extra * 100 + 1
             size = -(-width // 512) * 512 * (size // width + 1)
+        # Rows and tiles are rounded up, and levels of a mipmap add up to less than one more of the first.
+        if name in ("array", "mipmap"):
+            size *= 4
         # A request to a pool may need a whole new block.
         unit = POOL_GROWTH if name in ("pool_alloc", "async_alloc") else GRANULE
         return -(-size // unit) * unit

@@ -90,6 +90,7 @@ static void end_all(void)
     end_plain();
     end_physical();
     end_pools();
+    end_arrays();
 }
 
 int main(int count, char **arguments)

@@ -36,7 +36,11 @@ typedef int operate_t(const struct operation *);
     ONE(pool_alloc, do_pool_alloc) \
     ONE(async_alloc, do_async_alloc) \
     ONE(async_free, do_async_free) \
-    ONE(synchronize, do_synchronize)
+    ONE(synchronize, do_synchronize) \
+    ONE(array, do_array) \
+    ONE(array_destroy, do_array_destroy) \
+    ONE(mipmap, do_mipmap) \
+    ONE(mipmap_destroy, do_mipmap_destroy)
 
 #define DECLARE_OPERATION(name, function) operate_t function;
 OPERATIONS(DECLARE_OPERATION)
@@ -46,5 +50,6 @@ OPERATIONS(DECLARE_OPERATION)
 void end_plain(void);
 void end_physical(void);
 void end_pools(void);
+void end_arrays(void);
 
 #endif
