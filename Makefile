@@ -8,7 +8,7 @@ PACKAGES := cdi cli controller driver kubeletplugin native proto sim
 LINKTREE := build/typecheck/fracgpu
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e lint format proto native sanitize bench bench-e2e lock clean
+.PHONY: help demo test e2e lint format proto native sanitize fuzz bench bench-e2e lock clean
 
 help:           ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,11 @@ native: $(STAMP) ## build interceptor, model GPU and probes into build/native
 
 sanitize: $(STAMP) ## build the C code for its tests under ASan, UBSan and TSan
 	@$(MAKE) --no-print-directory --silent -C native OUT=$(CURDIR)/build/native PYTHON=$(PYTHON) sanitize
+
+FUZZ_SECONDS ?= 600
+fuzz: native    ## fuzz what reads config pages and state files, for FUZZ_SECONDS
+	@sh tools/bootstrap.sh cc
+	@$(PYTHON) -m tests.native.fuzz.run $(FUZZ_SECONDS)
 
 lint: $(STAMP) $(LINKTREE) ## ruff (lint, format) and mypy --strict over every file
 	@$(PYTHON) -m ruff check .

@@ -37,7 +37,7 @@ def bootstrap(bare: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 WANTS = [
     pytest.param(("venv", "venv"), "Python 3.11 or newer with the venv module", "python3 python3-venv", id="python"),
-    pytest.param(("cc",), "gcc with AddressSanitizer and UBSan", "gcc libc6-dev", id="compiler"),
+    pytest.param(("cc",), "gcc with AddressSanitizer, UBSan and ThreadSanitizer", "gcc libc6-dev", id="compiler"),
 ]
 
 
