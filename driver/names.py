@@ -58,6 +58,7 @@ ALLOCATOR_SCHEDULER: Final = "scheduler"
 
 CONTAINER_ALLOCATIONS_DIR: Final = "/run/fracgpu/allocations"
 CONTAINER_DRIVER_DIR: Final = "/run/fracgpu/driver"
+CONTAINER_PRELOAD_DIR: Final = "/run/fracgpu/preload"
 ALLOCATION_ENV_PREFIX: Final = "FRACGPU_ALLOCATION_"
 
 _GPU_UUID: Final = re.compile(r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)

@@ -70,7 +70,7 @@ class Plugin:
             options=options,
             cluster=self._cluster,
             inventory=self._inventory,
-            libraries=(natives.container_cuda, natives.container_nvml),
+            libraries=natives.interceptor,
             machine=platform.machine(),
         )
         self._make_slice_parts()

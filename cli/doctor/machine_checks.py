@@ -56,11 +56,11 @@ def check_interceptor(host: Host) -> Iterator[Finding]:
     """Our own installation has the libraries that go into containers."""
     try:
         natives = host.locate_interceptor()
-        files = (natives.container_cuda, natives.container_nvml, natives.standalone_cuda, natives.standalone_nvml)
+        files = (*natives.interceptor, natives.standalone_cuda, natives.standalone_nvml)
     except NativeLibrariesMissing as error:
         yield failed("interceptor", error)
         return
-    yield ok("interceptor", f"{len(files)} libraries in {natives.directory}")
+    yield ok("interceptor", f"{len(files)} files in {natives.directory}")
 
 
 def check_host_pids(host: Host) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from fracgpu.driver.names import (
     CDI_VENDOR,
     CONTAINER_ALLOCATIONS_DIR,
     CONTAINER_DRIVER_DIR,
+    CONTAINER_PRELOAD_DIR,
     allocation_env_key,
     allocation_env_value,
 )
@@ -27,6 +28,13 @@ from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord
 
 CUDA_SONAME: Final = "libcuda.so.1"
 NVML_SONAME: Final = "libnvidia-ml.so.1"
+PRELOAD_LIST: Final = "ld.so.preload"
+PRELOAD_LIST_PATH: Final = f"/etc/{PRELOAD_LIST}"
+# As they are stored, and where the list says that they are.
+PRELOAD_LIBRARIES: Final = {
+    "libfracgpu-preload.so": f"{CONTAINER_PRELOAD_DIR}/libcuda.so.1",
+    "libfracgpu-preload-alias.so": f"{CONTAINER_PRELOAD_DIR}/libcuda.so",
+}
 CONFIG_FILE: Final = "config"
 STATE_FILE: Final = "state"
 
@@ -72,6 +80,15 @@ def driver_edits(
     if driver.nvidia_smi is not None:
         mounts.append(_mount(on_host(driver.nvidia_smi), _SMI_PATH))
     return ContainerEdits(env=(_NO_SECOND_INJECTION,), mounts=tuple(mounts))
+
+
+def strict_edits(library_directory: Path) -> ContainerEdits:
+    """Return what strict mode adds: every process of the container knows our libcuda before it looks for another one.
+
+    The image's own /etc/ld.so.preload is hidden by ours: what is in it is unknown when a claim is prepared.
+    """
+    places = {PRELOAD_LIST: PRELOAD_LIST_PATH, **PRELOAD_LIBRARIES}
+    return ContainerEdits(mounts=tuple(_mount(str(library_directory / name), place) for name, place in places.items()))
 
 
 def allocation_edits(

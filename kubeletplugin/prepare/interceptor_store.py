@@ -35,6 +35,10 @@ class InterceptorStore:
             return frozenset()
         return frozenset(path.name for path in self._directory.iterdir() if _DIGEST.fullmatch(path.name))
 
+    def digests_with(self, name: str) -> frozenset[str]:
+        """Return the digests of the stored interceptors that have a file of that name."""
+        return frozenset(digest for digest in self.digests() if (self.path(digest) / name).is_file())
+
     def install(self, libraries: tuple[Path, ...]) -> str:
         """Store `libraries` together, unless they are there already, and return their digest.
 

@@ -6,7 +6,7 @@ amounts fit, so all of it is checked here against this node.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fracgpu.cdi.discovery import DriverFiles, gpu_device_nodes
@@ -22,7 +22,13 @@ from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.kubeletplugin.prepare.capacity import check_capacity
 from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord, Checkpoint, ClaimEntry, EntryState
 from fracgpu.kubeletplugin.prepare.claim import ClaimAllocation
-from fracgpu.kubeletplugin.prepare.edits import allocation_edits, claim_spec, driver_edits, library_directories
+from fracgpu.kubeletplugin.prepare.edits import (
+    allocation_edits,
+    claim_spec,
+    driver_edits,
+    library_directories,
+    strict_edits,
+)
 from fracgpu.kubeletplugin.prepare.share import Share, resolve_share
 from fracgpu.kubeletplugin.prepare.state_locks import processes
 from fracgpu.native.config_page import ConfigPage
@@ -33,7 +39,8 @@ class NodeFacts:
     """The node at one moment, read under the node lock where it can change under us.
 
     `device_nodes` are those present (see fracgpu.cdi.discovery), `machine` is uname's, `library_digest` the
-    interceptor of this plugin and `stored_digests` all that are on the node. `users` are the numbers of processes that
+    interceptor of this plugin and `stored_digests` all that are on the node, `strict_digests` those that can be strict:
+    what earlier versions stored can not. `users` are the numbers of processes that
     still use claims which were taken back or never handed out, by claim UID.
     """
 
@@ -44,6 +51,7 @@ class NodeFacts:
     machine: str
     library_digest: str
     stored_digests: frozenset[str]
+    strict_digests: frozenset[str]
     checkpoint: Checkpoint
     users: Mapping[str, int]
 
@@ -219,6 +227,10 @@ def _spec(shares: tuple[Share, ...], digest: str, node: NodeFacts) -> CdiSpec:
         library_directory=options.state_dir / "lib" / digest,
         directories=library_directories(node.machine),
     )
+    if digest in node.strict_digests and any(share.class_config.strict for share in shares):
+        # For all devices of the claim: a container that gets two of them has one /etc/ld.so.preload.
+        strict = strict_edits(options.state_dir / "lib" / digest)
+        common = replace(common, mounts=(*common.mounts, *strict.mounts))
     devices = [
         (
             share.record.allocation_id,

@@ -24,6 +24,7 @@ from fracgpu.kubeletplugin.prepare.checkpoint import CheckpointStore
 from fracgpu.kubeletplugin.prepare.claim import ClaimAllocation, ClaimRef, parse_claim
 from fracgpu.kubeletplugin.prepare.claim_order import ClaimOrder
 from fracgpu.kubeletplugin.prepare.deadline import CALL_SECONDS, Deadline
+from fracgpu.kubeletplugin.prepare.edits import PRELOAD_LIST
 from fracgpu.kubeletplugin.prepare.files import Files
 from fracgpu.kubeletplugin.prepare.interceptor_store import InterceptorStore
 from fracgpu.kubeletplugin.prepare.node_lock import node_lock
@@ -142,6 +143,7 @@ class ClaimPreparer:
             machine=self._machine,
             library_digest=self.library_digest,
             stored_digests=self._interceptors.digests(),
+            strict_digests=self._interceptors.digests_with(PRELOAD_LIST),
             checkpoint=checkpoint,
             users=self._applier.users_by_claim(checkpoint, claim.ref.uid),
         )

@@ -14,7 +14,14 @@ from fracgpu.driver.names import GpuUuid
 from fracgpu.driver.usage import GpuMemory, GpuProcess
 from fracgpu.kubeletplugin.options import PluginOptions
 from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord, Checkpoint, ClaimEntry
-from fracgpu.kubeletplugin.prepare.edits import CONFIG_FILE, CUDA_SONAME, NVML_SONAME, STATE_FILE
+from fracgpu.kubeletplugin.prepare.edits import (
+    CONFIG_FILE,
+    CUDA_SONAME,
+    NVML_SONAME,
+    PRELOAD_LIBRARIES,
+    PRELOAD_LIST,
+    STATE_FILE,
+)
 from fracgpu.kubeletplugin.prepare.plan import allocation_directory, spec_path
 from fracgpu.kubeletplugin.proof.evidence import AllocationEvidence, ProcessEvidence
 from fracgpu.kubeletplugin.proof.members import Candidate, Members
@@ -25,6 +32,8 @@ from fracgpu.kubeletplugin.proof.verdict_mounts import Replaced, first_forged, f
 from fracgpu.native.state_file import SlotSnapshot, StateSnapshot
 
 SONAMES = (CUDA_SONAME, NVML_SONAME)
+# What earlier versions stored has only the former.
+_STORED_NAMES = (*SONAMES, PRELOAD_LIST, *PRELOAD_LIBRARIES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +70,7 @@ class StoredLibraries:
             soname: frozenset(
                 identity for path in self._paths(soname) if (identity := mounts.identity(path)) is not None
             )
-            for soname in SONAMES
+            for soname in _STORED_NAMES
         }
 
         self._own_mounts = mounts

@@ -7,6 +7,9 @@ A path leads to the file that its topmost mount shows. If that is not ours under
 asked for a second opinion: the image may have a symbolic link there, and this plugin may see the stored file through
 another mount than the runtime did.
 
+In strict mode the same holds for /etc/ld.so.preload and what it names. That a container is strict shows in its mounts:
+no process that lacks the right to unmount can make these go, and one that has it is found by its missing slot.
+
 The same holds for the pages with the limits, and for them more: the interceptor adds up the limits of all pages that it
 finds, so a page that the container made itself would raise its limit.
 """
@@ -15,8 +18,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from fracgpu.driver.names import CONTAINER_ALLOCATIONS_DIR
-from fracgpu.kubeletplugin.prepare.edits import CONFIG_FILE, CUDA_SONAME, NVML_SONAME
+from fracgpu.driver.names import CONTAINER_ALLOCATIONS_DIR, CONTAINER_PRELOAD_DIR
+from fracgpu.kubeletplugin.prepare.edits import (
+    CONFIG_FILE,
+    CUDA_SONAME,
+    NVML_SONAME,
+    PRELOAD_LIBRARIES,
+    PRELOAD_LIST,
+    PRELOAD_LIST_PATH,
+)
 from fracgpu.kubeletplugin.proof.mountinfo import FileIdentity, MountTable
 
 # The interceptor refuses to work with more than 64 pages, but does not count names that begin with a dot.
@@ -63,11 +73,13 @@ def first_replaced(
     `stored` has, by SONAME, every interceptor that this node's store holds: of two claims in one container the later
     one's mounts win, and both are ours.
     """
-    for soname in (CUDA_SONAME, NVML_SONAME):
-        for path in _paths(mounts, soname, directories):
-            found = _found(mounts, path, soname, stored.get(soname, frozenset()), view)
-            if found is not None:
-                return Replaced(path, found)
+    wanted = [(soname, path) for soname in (CUDA_SONAME, NVML_SONAME) for path in _paths(mounts, soname, directories)]
+    if mounts.names.get(CONTAINER_PRELOAD_DIR):
+        wanted += [(PRELOAD_LIST, PRELOAD_LIST_PATH), *PRELOAD_LIBRARIES.items()]
+    for name, path in wanted:
+        found = _found(mounts, path, name, stored.get(name, frozenset()), view)
+        if found is not None:
+            return Replaced(path, found)
     return None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
-from fracgpu.driver.names import CONTAINER_ALLOCATIONS_DIR, CONTAINER_DRIVER_DIR
+from fracgpu.driver.names import CONTAINER_ALLOCATIONS_DIR, CONTAINER_DRIVER_DIR, CONTAINER_PRELOAD_DIR
 from fracgpu.native.libraries import NativeLibraries
 from fracgpu.native.prefix import (
     CUDA_SONAME,
@@ -44,7 +44,7 @@ def build_prefix(prefix: Path, edits: ContainerEdits, libraries: NativeLibraries
             link(allocation_path(prefix, allocation, target.name), mount.host_path)
         elif target.is_relative_to(CONTAINER_DRIVER_DIR):
             link(driver_path(prefix, target.name), mount.host_path)
-        elif target.name in _BUILDS:
+        elif target.name in _BUILDS and not target.is_relative_to(CONTAINER_PRELOAD_DIR):
             container_build, standalone_build = _BUILDS[target.name](libraries)
             is_ours = Path(mount.host_path).read_bytes() == container_build.read_bytes()
             link(library_path(prefix, target.name), standalone_build if is_ours else mount.host_path)

@@ -116,6 +116,8 @@ def healthy_node(root: Path) -> Node:
     for build in ("container", "standalone"):
         for library in ("libcuda.so.1", "libnvidia-ml.so.1"):
             node.write(f"opt/fracgpu/{build}/{library}")
+    for name in ("libfracgpu-preload.so", "libfracgpu-preload-alias.so", "ld.so.preload"):
+        node.write(f"opt/fracgpu/preload/{name}")
     return node
 
 

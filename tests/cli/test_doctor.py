@@ -33,7 +33,7 @@ def test_a_healthy_node_has_nothing_to_repair(node: Node) -> None:
         "ok architecture: x86_64; containers get the libraries in /usr/lib/x86_64-linux-gnu, /usr/lib64",
         "ok kernel: 6.8.0-60-generic",
         "ok C library: glibc",
-        f"ok interceptor: 4 libraries in {node.root}/opt/fracgpu",
+        f"ok interceptor: 7 files in {node.root}/opt/fracgpu",
         f"ok driver: {VERSION} at /: libcuda, libnvidia-ml, 0 more",
         "warn driver: libnvidia-ptxjitcompiler is missing",
         f"ok kernel module: {VERSION}",

@@ -9,7 +9,7 @@ import pytest
 
 from fracgpu.cdi.discovery import DriverFiles, DriverLibrary
 from fracgpu.driver.names import allocation_env_key
-from fracgpu.kubeletplugin.errors import ClaimRefused
+from fracgpu.kubeletplugin.errors import ClaimInvalid, ClaimRefused
 from fracgpu.kubeletplugin.prepare.edits import _device_node, driver_edits, library_directories
 from fracgpu.native.config_page import decode_config_page
 
@@ -246,3 +246,47 @@ def test_a_driver_root_that_the_runtime_sees_elsewhere(world: Any) -> None:
     _, spec = prepared(world)
     mounts = by_path(spec["containerEdits"])
     assert mounts["/run/fracgpu/driver/libcuda.so.1"] == f"/host/driver/usr/lib/x86_64-linux-gnu/libcuda.so.{V}"
+
+
+def with_preload(world: Any) -> None:
+    """Give the node an interceptor that can be strict; without, it is one of an earlier version."""
+    natives = world.libraries[0].parent
+    added = [natives / name for name in ("ld.so.preload", "libfracgpu-preload.so", "libfracgpu-preload-alias.so")]
+    for path in added:
+        path.write_bytes(b"preload")
+    world.libraries = (*world.libraries, *added)
+
+
+def test_a_strict_class_names_our_library_in_every_process(world: Any) -> None:
+    with_preload(world)
+    _, spec = prepared(world, class_config={"strict": True})
+    mounts = by_path(spec["containerEdits"])
+    (digest,) = (path.name for path in (world.options.state_dir / "lib").iterdir())
+    stored = f"{world.options.state_dir}/lib/{digest}"
+    assert mounts["/etc/ld.so.preload"] == f"{stored}/ld.so.preload"
+    assert mounts["/run/fracgpu/preload/libcuda.so.1"] == f"{stored}/libfracgpu-preload.so"
+    assert mounts["/run/fracgpu/preload/libcuda.so"] == f"{stored}/libfracgpu-preload-alias.so"
+    assert len(mounts) == 17
+    assert all(mount["options"] == RO for mount in spec["containerEdits"]["mounts"])
+    assert all(Path(host).is_file() for host in mounts.values())
+
+
+@pytest.mark.parametrize("config", [None, {"strict": False}])
+def test_strict_is_off_unless_the_class_says_so(world: Any, config: dict[str, Any] | None) -> None:
+    with_preload(world)
+    _, spec = prepared(world, class_config=config)
+    assert "/etc/ld.so.preload" not in by_path(spec["containerEdits"])
+
+
+def test_a_claim_cannot_say_strict(world: Any) -> None:
+    with pytest.raises(ClaimInvalid, match="FractionConfig field strict may only be set by a class"):
+        world.preparer().prepare(world.claim(claim_config={"strict": False}))
+
+
+def test_a_claim_that_was_prepared_with_an_earlier_interceptor_keeps_what_it_has(world: Any) -> None:
+    """Its files have no strict mode; a spec that named them would keep its containers from starting."""
+    ref, before = prepared(world, class_config={"strict": True})
+    with_preload(world)
+    world.preparer().prepare(ref)
+    assert json.loads(world.spec(ref)) == before
+    assert "/etc/ld.so.preload" not in by_path(before["containerEdits"])

@@ -11,7 +11,16 @@ from fracgpu.kubeletplugin.proof.verdict_mounts import Replaced, first_forged, f
 DIRECTORIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64")
 CUDA, NVML = FileIdentity("8:1", "/lib/d1/libcuda.so.1"), FileIdentity("8:1", "/lib/d1/libnvidia-ml.so.1")
 OLDER = FileIdentity("8:1", "/lib/d0/libcuda.so.1")
-STORED = {"libcuda.so.1": frozenset({CUDA, OLDER}), "libnvidia-ml.so.1": frozenset({NVML})}
+PRELOADED = {
+    "ld.so.preload": "/etc/ld.so.preload",
+    "libfracgpu-preload.so": "/run/fracgpu/preload/libcuda.so.1",
+    "libfracgpu-preload-alias.so": "/run/fracgpu/preload/libcuda.so",
+}
+STORED = {
+    "libcuda.so.1": frozenset({CUDA, OLDER}),
+    "libnvidia-ml.so.1": frozenset({NVML}),
+    **{name: frozenset({FileIdentity("8:1", f"/lib/d1/{name}")}) for name in PRELOADED},
+}
 ROOT = "1 0 0:30 / / rw - overlay overlay rw"
 
 
@@ -173,3 +182,28 @@ def test_a_directory_of_pages_that_could_block_is_not_listed() -> None:
     forged = first_forged(mounts, pages=PAGES, owned="a", view=view)
     assert forged is not None
     assert view.asked == []
+
+
+def preloaded(**changed: str) -> list[str]:
+    """The mounts of strict mode; `changed` by the last component of the path."""
+    lines = []
+    for number, (name, path) in enumerate(PRELOADED.items()):
+        root = changed.get(path.rpartition("/")[2], f"/lib/d1/{name}")
+        if root:
+            lines.append(f"{700 + number} 1 8:1 {root} {path} ro - ext4 d rw")
+    return lines
+
+
+def test_strict_mode_in_place() -> None:
+    assert check([*ours(), *preloaded()]) is None
+
+
+def test_a_strict_container_needs_all_of_it() -> None:
+    for path in PRELOADED.values():
+        name = path.rpartition("/")[2]
+        for other, found in (("/x/own", "/x/own of device 8:1 (ext4)"), ("", "the image's own file, or none")):
+            assert check([*ours(), *preloaded(**{name: other})]) == Replaced(path, found)
+
+
+def test_another_preload_list_is_nobodys_business_without_strict_mode() -> None:
+    assert check([*ours(), "700 1 8:1 /x/own /etc/ld.so.preload ro - ext4 d rw"]) is None

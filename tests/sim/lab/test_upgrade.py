@@ -130,7 +130,7 @@ def version_b(native_build: NativeLibraries, tmp_path: Path) -> Path:
 
 
 def digest_of(libraries: NativeLibraries) -> str:
-    return library_digest((libraries.container_cuda, libraries.container_nvml))
+    return library_digest(libraries.interceptor)
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["SIGTERM", "SIGKILL"])
