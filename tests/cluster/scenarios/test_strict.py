@@ -79,7 +79,7 @@ def test_programs_without_cuda_notice_nothing_and_cannot_change_the_list(cluster
 
 @pytest.mark.usefixtures("strict_class")
 def test_a_musl_image_of_a_strict_class_is_as_without(cluster: Cluster, namespace: str) -> None:
-    """musl knows no such list: the program starts, finds no driver, and says so."""
+    """No such list is known there: the program starts, finds no driver, and says so."""
     _start(cluster, namespace, "musl")
 
     def ended() -> Json | None:
