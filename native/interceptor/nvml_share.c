@@ -52,7 +52,7 @@ static void add_slot(void *context, const struct fracgpu_slot *slot, uint32_t in
     struct fg_slot_feedback feedback;
     if (process == NULL)
         return;
-    process->used_bytes += used;
+    process->used_bytes = fg_add(process->used_bytes, used);
     if (fg_feedback_slot(adding->page, index, slot->generation, &feedback)) {
         process->sm_bp += feedback.sm_bp;
         process->memory_bp += feedback.memory_bp;

@@ -13,7 +13,6 @@
 #include <sys/types.h>
 
 #include "../abi/fracgpu_abi.h"
-#include "amount.h"
 #include "fault.h"
 #include "page.h"
 
@@ -74,18 +73,10 @@ struct fg_reaped {
 };
 struct fg_reaped fg_ledger_reap(struct fg_ledger *ledger);
 
-/* usage.c: committed bytes of all live processes, for a reader that holds no slot. */
-enum fg_fault fg_usage_read(const char *path, const uint8_t uuid[16], uint64_t *used);
-
-/* The same, one live process after the other, as their owners wrote them: nothing in a slot is to be believed. */
+/* usage.c: all live processes, one after the other, for a reader that holds no slot: as their owners wrote them, so that
+ * nothing in a slot is to be believed. */
 typedef void fg_usage_visit(void *context, const struct fracgpu_slot *slot, uint32_t index);
 enum fg_fault fg_usage_each(const char *path, const uint8_t uuid[16], fg_usage_visit *visit, void *context);
-
-/* What a process is charged: of a slot in the file or a copy of one. */
-static inline uint64_t fg_slot_used(const struct fracgpu_slot *slot)
-{
-    return fg_amount(slot->committed_bytes) + fg_amount(slot->overhead_bytes);
-}
 
 #define FG_REAP_INTERVAL_NS UINT64_C(20000000)
 

@@ -1,5 +1,5 @@
 /*
- * usage.c: how much of an allocation is used, asked by a process that has no part in it (an NVML client).
+ * usage.c: who uses how much of an allocation, asked by a process that has no part in it (an NVML client).
  *
  * It takes no slot and keeps nothing: the file is opened, read slot by slot and closed within the call.
  */
@@ -43,20 +43,5 @@ enum fg_fault fg_usage_each(const char *path, const uint8_t uuid[16], fg_usage_v
     if (fault == FG_OK)
         fault = each(descriptor, &header, visit, context);
     close(descriptor);
-    return fault;
-}
-
-static void add(void *total, const struct fracgpu_slot *slot, uint32_t index)
-{
-    (void)index;
-    *(uint64_t *)total += fg_slot_used(slot);
-}
-
-enum fg_fault fg_usage_read(const char *path, const uint8_t uuid[16], uint64_t *used)
-{
-    uint64_t total = 0;
-    enum fg_fault fault = fg_usage_each(path, uuid, add, &total);
-    if (fault == FG_OK)
-        *used = total;
     return fault;
 }

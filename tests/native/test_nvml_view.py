@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -171,6 +172,23 @@ result = [[code(n.nvmlDeviceGetMemoryInfo, one), code(n.nvmlDeviceGetUtilization
     assert process.python(ask) == [[UNKNOWN] * 3] * 2
 
 
+def test_a_lost_gpu_keeps_its_place(container: Any, spawn: Callable[..., CudaProcess]) -> None:
+    for gpu in GPUS:
+        container.allocate(gpu, 1024)
+    process = spawn(container)
+    fake_gpu.set_lost(container.prefix.machine, GPUS[0], lost=True)
+    ask = """
+def uuid_at(index):
+    return n.nvmlDeviceGetUUID(n.nvmlDeviceGetHandleByIndex(index))
+result = [n.nvmlDeviceGetCount(), *(code(uuid_at, index) for index in range(3)), code(n.nvmlDeviceGetMemoryInfo, h),
+          code(n.nvmlDeviceGetComputeRunningProcesses, h), code(n.nvmlDeviceGetUtilizationRates, h)]
+"""
+    lost, invalid = 15, 2
+    assert process.python(ask) == [2, lost, GPUS[1], invalid, lost, lost, lost]
+    fake_gpu.set_lost(container.prefix.machine, GPUS[0], lost=False)
+    assert process.python("result = code(uuid_at, 0)") == GPUS[0]
+
+
 @pytest.mark.parametrize(("memory_mib", "observe"), [(None, False), (1024, True)], ids=["no limit", "observe"])
 def test_without_a_limit_the_driver_answers(
     container: Any, spawn: Callable[..., CudaProcess], memory_mib: int | None, observe: bool
@@ -258,6 +276,37 @@ def test_utilization_is_the_containers_own(
     gpu, memory = shown
     expected = [[gpu, memory], [[pid, gpu, memory]], [[pid, gpu, memory]], [gpu], [memory]]
     assert process.python(ACTIVITY) == [*expected, [[1, gpu], [1, memory], [0, 0]]]
+
+
+def test_two_claims_of_one_gpu_add_up(container: Any, spawn: Callable[..., CudaProcess]) -> None:
+    """A quarter of the GPU's time each: 20 percent of the device by each is 80 of what there is."""
+    claims = [container.allocate(GPUS[0], 200, name=name, cores_percent=25) for name in ("a", "b")]
+    process = spawn(container)
+    process.allocate(150 * MIB)
+    process.allocate(150 * MIB)
+    publish(claims[0])
+    assert process.python(ACTIVITY)[0] == NOT_SUPPORTED
+    publish(claims[1])
+    gpu, by_process = process.python(ACTIVITY)[:2]
+    assert gpu == [80, 20]
+    assert [shares for _, *shares in by_process] == [[80, 20]]
+
+
+@pytest.mark.parametrize("pid", [-1, 0, 2**31 - 1])
+def test_what_a_slot_says_is_not_believed(container: Any, spawn: Callable[..., CudaProcess], pid: int) -> None:
+    """A process can write anything into the state file. It fools itself, and nothing breaks."""
+    state = container.allocate(GPUS[0], 1024) / "state"
+    process = spawn(container)
+    process.allocate(64 * MIB)
+    committed, slot = 32, 4096
+    with state.open("r+b") as file:
+        os.pwrite(file.fileno(), struct.pack("<i", pid), slot + 4)
+        os.pwrite(file.fileno(), struct.pack("<Q", 2**63 - 1), slot + committed)
+    ask = """
+memory = n.nvmlDeviceGetMemoryInfo(h)
+result = [memory.used, memory.free, code(pids, n.nvmlDeviceGetComputeRunningProcesses)]
+"""
+    assert process.python(ask) == [1024 * MIB, 0, [[pid % 2**32, 2**48]]]
 
 
 def test_what_the_host_does_not_publish_is_not_supported(container: Any, spawn: Callable[..., CudaProcess]) -> None:
