@@ -6,7 +6,6 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +16,13 @@ from fracgpu.native.config_page import UtilizationView
 from fracgpu.native.feedback import Feedback, FeedbackWriter, SlotFeedback
 from fracgpu.native.state_file import read_state_file
 from tests.native.fake.cuda_process import CudaProcess
+from tests.native.nvml_client import spawning
 
 GPUS = ("GPU-11111111-2222-3333-4444-555555555555", "GPU-66666666-7777-8888-9999-aaaaaaaaaaaa")
 MIB = 1 << 20
 OWN_PIDS = ("unshare", "--pid", "--fork", "--mount-proc")
 NOT_SUPPORTED, NOT_FOUND, UNKNOWN = 3, 6, 999
 
-START = """
-import pynvml as n
-n.nvmlInit()
-def code(function, *arguments):
-    try:
-        return function(*arguments)
-    except n.NVMLError as error:
-        return error.value
-def pids(function):
-    return sorted([p.pid, p.usedGpuMemory] for p in function(h))
-h = n.nvmlDeviceGetHandleByIndex(0)
-result = None
-"""
 # All that says something about memory, in MiB, asked at one moment.
 COLUMNS = """
 free, total, whole = (ctypes.c_size_t() for _ in range(3))
@@ -62,15 +49,7 @@ result = {name: [value / 2**20 for value in values] for name, values in columns.
 
 @pytest.fixture
 def spawn() -> Iterator[Callable[..., CudaProcess]]:
-    """Start a process with an NVML session and GPU 0's context in a container or prefix; they end with the test."""
-    with ExitStack() as stack:
-
-        def start(place: Any, *prefix: str) -> CudaProcess:
-            command = tuple(place.command(*prefix)) if hasattr(place, "command") else prefix
-            process = stack.enter_context(CudaProcess(place.environment(), command))
-            process.python(START)
-            return process.start()
-
+    with spawning() as start:
         yield start
 
 
