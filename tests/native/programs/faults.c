@@ -191,6 +191,18 @@ static void check_everything_free(void)
     CHECK(cuMemAlloc_v2(&address, total) == 0);
 }
 
+static const struct subject *find_subject(const char *symbol)
+{
+    static const struct subject *const lists[] = {memory_subjects, array_subjects};
+    for (size_t list = 0; list < sizeof(lists) / sizeof(lists[0]); list++) {
+        for (const struct subject *subject = lists[list]; subject->symbol != NULL; subject++) {
+            if (strcmp(subject->symbol, symbol) == 0)
+                return subject;
+        }
+    }
+    return NULL;
+}
+
 int main(int count, char **arguments)
 {
     size_t free_bytes, total;
@@ -205,20 +217,18 @@ int main(int count, char **arguments)
     *(void **)&driver_info = dlsym(driver, "cuMemGetInfo_v2");
     CHECK(driver_info(&free_bytes, &total) == 0);
     held_at_start = total - free_bytes;
-    for (size_t index = 0; index < subject_count; index++) {
-        if (strcmp(subjects[index].symbol, arguments[1]) != 0)
-            continue;
-        if (strcmp(arguments[2], "fail") == 0)
-            check_failing(&subjects[index]);
-        else if (strcmp(arguments[2], "assist") == 0)
-            check_assistants(&subjects[index]);
-        else if (strcmp(arguments[2], "stall") == 0)
-            check_stalling(&subjects[index]);
-        else if (strcmp(arguments[2], "all") == 0)
-            check_everything_free();
-        else
-            check_killing(&subjects[index]);
-        return 0;
-    }
-    return 3;
+    const struct subject *subject = find_subject(arguments[1]);
+    if (subject == NULL)
+        return 3;
+    if (strcmp(arguments[2], "fail") == 0)
+        check_failing(subject);
+    else if (strcmp(arguments[2], "assist") == 0)
+        check_assistants(subject);
+    else if (strcmp(arguments[2], "stall") == 0)
+        check_stalling(subject);
+    else if (strcmp(arguments[2], "all") == 0)
+        check_everything_free();
+    else
+        check_killing(subject);
+    return 0;
 }

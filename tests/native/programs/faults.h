@@ -13,7 +13,23 @@ struct subject {
     void (*undo)(void);                /* after a call that succeeded: gives everything back */
 };
 
-extern const struct subject subjects[];
-extern const size_t subject_count;
+/* Each ends with one without a name. */
+extern const struct subject memory_subjects[], array_subjects[];
+
+/* A call with one result, which must be untouched when it fails. */
+#define TAKER(name, variable, sentinel, expression) \
+    static int name(void) \
+    { \
+        __typeof__(variable) result = (__typeof__(variable))sentinel; \
+        int code = expression; \
+        CHECK(code == 0 || result == (__typeof__(variable))sentinel); \
+        if (code == 0) \
+            variable = result; \
+        return code; \
+    }
+
+/* The same call, where it must succeed. */
+#define MUST(name, call) \
+    static void name(void) { CHECK(call() == 0); }
 
 #endif

@@ -9,18 +9,6 @@ static unsigned address_v1;
 static handle_t pool;
 static void *host;
 
-/* A call with one result: untouched when it fails. */
-#define TAKER(name, variable, sentinel, expression) \
-    static int name(void) \
-    { \
-        __typeof__(variable) result = (__typeof__(variable))sentinel; \
-        int code = expression; \
-        CHECK(code == 0 || result == (__typeof__(variable))sentinel); \
-        if (code == 0) \
-            variable = result; \
-        return code; \
-    }
-
 TAKER(take, address, SENTINEL, cuMemAlloc_v2(&result, BYTES))
 TAKER(take_v1, address_v1, SENTINEL, cuMemAlloc(&result, BYTES))
 TAKER(take_managed, address, SENTINEL, cuMemAllocManaged(&result, BYTES, 1))
@@ -68,9 +56,6 @@ static int pin(void) { return cuMemHostRegister(host, (unsigned)BYTES, 0); }
 static int pin_v2(void) { return cuMemHostRegister_v2(host, BYTES, 0); }
 static int unpin(void) { return cuMemHostUnregister(host); }
 
-/* The same, where it must succeed. */
-#define MUST(name, call) \
-    static void name(void) { CHECK(call() == 0); }
 MUST(taken, take)
 MUST(taken_v1, take_v1)
 MUST(taken_async, take_async)
@@ -159,7 +144,7 @@ static void unpinned(void)
     freed_pages();
 }
 
-const struct subject subjects[] = {
+const struct subject memory_subjects[] = {
     {"cuMemAlloc", NULL, take_v1, given_v1},
     {"cuMemAlloc_v2", NULL, take, given},
     {"cuMemAllocPitch", NULL, take_pitch_v1, given_v1},
@@ -188,5 +173,5 @@ const struct subject subjects[] = {
     {"cuMemPoolDestroy", idle_pool, destroy_pool, nothing},
     {"cuMemFreeHost", taken_host, give_host, nothing},
     {"cuMemHostUnregister", pinned_pages, unpin, freed_pages},
+    {NULL, NULL, NULL, NULL},
 };
-const size_t subject_count = sizeof(subjects) / sizeof(subjects[0]);
