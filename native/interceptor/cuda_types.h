@@ -1,7 +1,7 @@
 /*
  * cuda_types.h: the facts of NVIDIA's driver ABI that the CUDA shim relies on, as cuda.h of CUDA 13 gives them.
  *
- * Only leading parts of structs are declared, with names of our own; the shim reads them and never makes one.
+ * Mostly only leading parts of structs are declared, with names of our own; the shim reads them and makes none.
  */
 #ifndef FRACGPU_INTERCEPTOR_CUDA_TYPES_H
 #define FRACGPU_INTERCEPTOR_CUDA_TYPES_H
@@ -20,6 +20,9 @@ typedef struct CUevent_st *CUevent;
 typedef struct CUmemPoolHandle_st *CUmemoryPool;
 typedef struct CUarray_st *CUarray;
 typedef struct CUmipmappedArray_st *CUmipmappedArray;
+typedef struct CUgraph_st *CUgraph;
+typedef struct CUgraphNode_st *CUgraphNode;
+typedef struct CUgraphExec_st *CUgraphExec;
 
 enum {
     CUDA_SUCCESS = 0,
@@ -40,6 +43,21 @@ enum {
     CU_MEM_LOCATION_TYPE_HOST_NUMA = 3,
     CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT = 4,
     CU_MEM_LOCATION_TYPE_DEVICE_LOCALITY_DOMAIN = 6   /* the id's lowest byte is the device */
+};
+
+enum {
+    CU_GRAPH_NODE_TYPE_GRAPH = 4,
+    CU_GRAPH_NODE_TYPE_MEM_ALLOC = 10,
+    CU_GRAPH_NODE_TYPE_MEM_FREE = 11
+};
+
+enum {
+    CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT = 2
+};
+
+enum {
+    CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH = 1,
+    CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD = 2
 };
 
 enum {
@@ -157,5 +175,24 @@ struct fg_array_map {
     unsigned int reserved[2];
 };
 _Static_assert(sizeof(struct fg_array_map) == 96, "as in cuda.h");
+
+/* CUDA_MEM_ALLOC_NODE_PARAMS, which the driver fills: whole. */
+struct fg_graph_alloc {
+    int allocation_type;
+    int handle_types;
+    struct fg_location location;
+    unsigned char more_of_the_pool[72];
+    const void *accesses;
+    size_t access_count;
+    size_t bytes;
+    CUdeviceptr address;
+};
+_Static_assert(sizeof(struct fg_graph_alloc) == 120, "CUDA_MEM_ALLOC_NODE_PARAMS");
+
+/* The beginning of CUDA_GRAPH_INSTANTIATE_PARAMS. */
+struct fg_graph_instantiate_params {
+    uint64_t flags;
+    CUstream upload_stream;
+};
 
 #endif

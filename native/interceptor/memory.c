@@ -5,6 +5,7 @@
  */
 #include "../limiter/amount.h"
 #include "charge.h"
+#include "graph_memory.h"
 #include "pools.h"
 #include "real.h"
 
@@ -137,6 +138,13 @@ static void freed(CUresult code, CUdeviceptr address, const struct fg_value *val
         fg_discharge(&(struct fg_charge){.bytes = value->bytes, .member = value->member, .kind = value->kind});
 }
 
+static void freed_unknown(CUdeviceptr address)
+{
+    struct fg_process *process = fg_process_attached();
+    if (process != NULL && address != 0)
+        fg_graph_pointer_freed(process);
+}
+
 /* All spellings differ only in the call: the entry is taken before it and acted upon after it. A free that waits for
  * the GPU lets a pool shrink at once. */
 #define FREE_HOOK(name, parameters, afterwards, ...) \
@@ -147,6 +155,8 @@ static void freed(CUresult code, CUdeviceptr address, const struct fg_value *val
         CUresult code = FG_CALL(name, __VA_ARGS__); \
         if (known) \
             freed(code, address, &value); \
+        else \
+            freed_unknown(address); \
         afterwards; \
         return code; \
     }

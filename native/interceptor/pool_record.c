@@ -10,6 +10,7 @@
 
 #include "../limiter/amount.h"
 #include "../limiter/pause.h"
+#include "graph_memory.h"
 #include "real.h"
 
 /* What the driver rounds an allocation in a pool up to. */
@@ -73,6 +74,8 @@ struct fg_pool *fg_pool_record(struct fg_process *process, CUmemoryPool pool, st
 
 bool fg_pool_attribute(CUmemoryPool pool, int attribute, uint64_t *value)
 {
+    if (attribute == CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT && fg_graph_memory_reserved((uint64_t)(uintptr_t)pool, value))
+        return true;
     return FG_CALL(cuMemPoolGetAttribute, pool, attribute, value) == CUDA_SUCCESS;
 }
 

@@ -7,6 +7,7 @@
 #include "capture_mode.h"
 #include "charge.h"
 #include "devices.h"
+#include "graph_memory.h"
 #include "pool_record.h"
 #include "real.h"
 
@@ -219,7 +220,9 @@ bool fg_pools_reclaim(struct fg_process *process, struct fg_group *group)
         struct fg_pool *record = &process->pools[index];
         if (!in_gpu_memory(record) || record->group != group || !fg_pool_enter(record))
             continue;
-        if (in_gpu_memory(record))
+        if (fg_graph_memory_is(record))
+            fg_graph_memory_trim(process, record);
+        else if (in_gpu_memory(record))
             FG_CALL(cuMemPoolTrimTo, (CUmemoryPool)(uintptr_t)record->handle, 0);
         fg_pool_leave(process, record);
         asked = true;

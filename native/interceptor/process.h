@@ -34,6 +34,22 @@ struct fg_pool {
 
 #define FG_POOL_GONE UINT64_MAX
 
+enum { FG_GRAPH_STREAMS_MAX = 16 };
+
+/* Where graphs with memory ran on a device; see graph_memory.c. */
+struct fg_graph_stream {
+    uint64_t stream;
+    uint32_t pages;
+    uint32_t epoch;
+};
+
+struct fg_graph_streams {
+    uint32_t epoch;
+    uint32_t freed_epoch;              /* when something was freed outside graphs */
+    uint32_t turn;                     /* whose place a new stream takes */
+    struct fg_graph_stream of[FG_GRAPH_STREAMS_MAX];
+};
+
 struct fg_process {
     uint32_t state;                    /* enum fg_attach_state */
     uint32_t member_count;
@@ -53,8 +69,10 @@ struct fg_process {
     struct fg_table arrays;            /* array -> charge, or what is mapped onto it: array_tiles.h */
     struct fg_table mipmaps;
     struct fg_table tiles;             /* position in such an array -> bytes: key in `physicals`; link: next tile */
+    struct fg_table graphs;            /* executable graph -> its memory, where it has any; see graphs.c */
     uint64_t last_serial;
     struct fg_pool pools[FG_POOLS_MAX];
+    struct fg_graph_streams graph_streams[FG_DEVICES_MAX];
 };
 
 extern struct fg_process *fg_process_region;

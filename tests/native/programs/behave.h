@@ -47,6 +47,16 @@
     ONE(cuMemPoolTrimTo, check_trim) \
     ONE(cuMemPoolDestroy, check_pool_destroy) \
     ONE(cuMemPoolCreate, check_pool_create) \
+    ONE(cuGraphInstantiate, check_graph_instantiate) \
+    ONE(cuGraphInstantiate_v2, check_graph_instantiate_v2) \
+    ONE(cuGraphInstantiateWithFlags, check_graph_instantiate_flags) \
+    ONE(cuGraphInstantiateWithParams, check_graph_instantiate_params) \
+    ONE(cuGraphInstantiateWithParams_ptsz, check_graph_instantiate_params_ptsz) \
+    ONE(cuGraphUpload, check_graph_upload) \
+    ONE(cuGraphUpload_ptsz, check_graph_upload_ptsz) \
+    ONE(cuGraphLaunch, check_graph_launch) \
+    ONE(cuGraphLaunch_ptsz, check_graph_launch_ptsz) \
+    ONE(cuDeviceGraphMemTrim, check_graph_trim) \
     ONE(cuStreamSynchronize, check_settling_stream) \
     ONE(cuStreamSynchronize_ptsz, check_settling_stream_ptsz) \
     ONE(cuCtxSynchronize, check_settling_context) \

@@ -88,7 +88,23 @@ struct pool_props {
     API(cuMemPoolGetAttribute, (handle_t, int, void *)) \
     API(cuDeviceGetMemPool, (handle_t *, int)) \
     API(cuDeviceGetDefaultMemPool, (handle_t *, int)) \
+    API(cuGraphCreate, (handle_t *, unsigned)) \
+    API(cuGraphAddMemAllocNode, (handle_t *, handle_t, const handle_t *, size_t, void *)) \
+    API(cuGraphAddMemFreeNode, (handle_t *, handle_t, const handle_t *, size_t, uint64_t)) \
+    API(cuGraphInstantiate, (handle_t *, handle_t, handle_t *, char *, size_t)) \
+    API(cuGraphInstantiate_v2, (handle_t *, handle_t, handle_t *, char *, size_t)) \
+    API(cuGraphInstantiateWithFlags, (handle_t *, handle_t, unsigned long long)) \
+    API(cuGraphInstantiateWithParams, (handle_t *, handle_t, void *)) \
+    API(cuGraphInstantiateWithParams_ptsz, (handle_t *, handle_t, void *)) \
+    API(cuGraphUpload, (handle_t, handle_t)) \
+    API(cuGraphUpload_ptsz, (handle_t, handle_t)) \
+    API(cuGraphLaunch, (handle_t, handle_t)) \
+    API(cuGraphLaunch_ptsz, (handle_t, handle_t)) \
+    API(cuGraphExecDestroy, (handle_t)) \
+    API(cuDeviceGraphMemTrim, (int)) \
     API(cuStreamCreate, (handle_t *, unsigned)) \
+    API(cuStreamBeginCapture_v2, (handle_t, int)) \
+    API(cuStreamEndCapture, (handle_t, handle_t *)) \
     API(cuStreamSynchronize, (handle_t)) \
     API(cuStreamSynchronize_ptsz, (handle_t)) \
     API(cuEventCreate, (handle_t *, unsigned)) \
