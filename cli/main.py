@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from fracgpu.cli.cluster_options import add_explain_options, add_fit_options, add_top_options
 from fracgpu.cli.doctor.options import add_doctor_options
+from fracgpu.cli.limits_options import add_limits_options
 from fracgpu.cli.migrate.options import add_migrate_options
 from fracgpu.cli.run_command.options import SEPARATOR, add_run_options, run_options, split_command
 from fracgpu.cli.streams import put
@@ -69,6 +70,10 @@ def _run_locally(parsed: argparse.Namespace) -> int:
         from fracgpu.cli.migrate.run import run_migrate
 
         return run_migrate(parsed)
+    if parsed.command == "limits":
+        from fracgpu.cli.limits import run_limits
+
+        return run_limits(parsed)
     if parsed.command == "lab":
         from fracgpu.cli.lab import run_lab
 
@@ -139,6 +144,15 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_migrate_options(migrate)
+    limits = commands.add_parser(
+        "limits",
+        help="limits of the claims on this node: show, set, suspend, resume, while programs run",
+        description="Look at the limits of the claims that are prepared on this node, or change them at once. They go "
+        "below what a claim was prepared with, and back, never beyond. Exit status 0: done; 1: refused; 2: wrong "
+        "usage; 3: the node's files can not be read or written.",
+        allow_abbrev=False,
+    )
+    add_limits_options(limits)
     _add_cluster_commands(commands)
     commands.add_parser("controller", help="the cluster's part: allocate claims, explain (runs in the cluster)")
     commands.add_parser("kubeletplugin", help="the node's part: publish GPUs, prepare claims (runs in the cluster)")

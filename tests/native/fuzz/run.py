@@ -48,7 +48,8 @@ def fuzz(program: Path, directory: Path, seconds: int, *options: str) -> Found:
     crashes.mkdir()
     write_seeds(corpus)
     limits = [f"-max_total_time={seconds}", f"-timeout={_INPUT_SECONDS}", f"-max_len={_MAX_INPUT_BYTES}"]
-    command = [program, *limits, f"-artifact_prefix={crashes}/", "-print_final_stats=1", "-reload=0", *options, corpus]
+    output = [f"-artifact_prefix={crashes}/", "-print_final_stats=1", "-reload=0"]
+    command: list[str | Path] = [program, *limits, *output, *options, corpus]
     result = subprocess.run(
         command,
         capture_output=True,
