@@ -5,6 +5,7 @@
 
 #include <dlfcn.h>
 
+#include "namespace.h"
 #include "source.h"
 
 #define HOOK(concern, name, parameters, arguments) [FG_REAL_##name] = #name,
@@ -43,7 +44,7 @@ void *fg_real_look_up(enum fg_real_id id)
     void *opened = handle();
     if (opened == NULL)
         return NULL;
-    void *address = dlsym(opened, names[id]);
+    void *address = fg_may_look_up(opened, names[id]) ? dlsym(opened, names[id]) : NULL;
     /* Also that it is not there is remembered, so that it is not looked up on every call. */
     __atomic_store_n(&fg_real_addresses[id], address == NULL ? FG_REAL_MISSING : address, __ATOMIC_RELEASE);
     return address;

@@ -4,8 +4,8 @@
 
 INTERCEPTOR_HEADERS = $(wildcard interceptor/*.h interceptor/*.def) interceptor/rules.mk $(LIMITER_HEADERS)
 INTERCEPTOR_ALL = $(patsubst interceptor/%.c,%,$(sort $(wildcard interceptor/*.c)))
-# Both shims: exports, real, source_common. nvml*.c are the NVML shim's, what is left is the CUDA shim's.
-INTERCEPTOR_NVML = exports real source_common uuid $(filter nvml%,$(INTERCEPTOR_ALL))
+# Both shims: exports, real, namespace, source_common. nvml*.c are the NVML shim's, what is left is the CUDA shim's.
+INTERCEPTOR_NVML = exports real namespace source_common uuid $(filter nvml%,$(INTERCEPTOR_ALL))
 INTERCEPTOR_CUDA = $(filter-out nvml% source_container source_standalone stub uuid,$(INTERCEPTOR_ALL))
 INTERCEPTOR_container = source_container
 INTERCEPTOR_standalone = source_standalone
