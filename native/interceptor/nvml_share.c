@@ -21,7 +21,6 @@ enum { ALL_CORES_PERCENT = 100 };
 struct adding {
     const struct fg_page *page;
     struct fg_nvml_processes *processes;
-    bool overhead;
     uint64_t used_bytes;
 };
 
@@ -44,7 +43,7 @@ static void add_slot(void *context, const struct fracgpu_slot *slot, uint32_t in
 {
     struct adding *adding = context;
     struct fg_nvml_processes *processes = adding->processes;
-    uint64_t used = fg_amount(slot->committed_bytes) + (adding->overhead ? fg_amount(slot->overhead_bytes) : 0);
+    uint64_t used = fg_amount(slot->committed_bytes) + fg_amount(slot->overhead_bytes);
     adding->used_bytes += used;
     if (processes == NULL || used == 0 || slot->pid_namespace_inode != processes->pid_namespace_inode)
         return;
@@ -91,7 +90,7 @@ static bool add_allocation(const struct fg_source_name *name, const uint8_t uuid
     bool readable = true;
     if (memcmp(page.config->device_uuid, uuid, 16) == 0) {
         struct fg_limits limits = fg_page_limits(&page);
-        struct adding adding = {.page = &page, .processes = processes, .overhead = limits.overhead};
+        struct adding adding = {.page = &page, .processes = processes};
         readable = fg_source_state_path(name, path, sizeof(path)) &&
                    fg_usage_each(path, uuid, add_slot, &adding) == FG_OK;
         share->view.limit = fg_add(share->view.limit, limits.memory_bytes);

@@ -87,6 +87,22 @@ def test_cuda_and_nvml_agree_in_every_column(place: Any, spawn: Callable[..., Cu
     agree(last, 1024, pooled["used"][0] - 500)
 
 
+def test_they_agree_when_contexts_cost_something(container: Any, spawn: Callable[..., CudaProcess]) -> None:
+    """What a context takes is charged as overhead, and is part of every column."""
+    costly = fake_gpu.FakeGpuSpec(uuid=GPUS[0], memory_bytes=8192 * MIB, context_bytes=160 * MIB)
+    fake_gpu.create_machine(container.prefix.machine, [costly])
+    container.allocate(GPUS[0], 1024)
+    first, second = spawn(container), spawn(container)
+    first.allocate(100 * MIB)
+    for process in (first, second):
+        columns = process.python(COLUMNS)
+        agree(columns, 1024, columns["used"][0])
+        assert columns["used"][0] >= 100
+    second.check("cuDevicePrimaryCtxRelease_v2", ["i32", 0])
+    columns = first.python(COLUMNS)
+    agree(columns, 1024, columns["used"][0])
+
+
 def test_processes_are_listed_with_what_they_are_charged(place: Any, spawn: Callable[..., CudaProcess]) -> None:
     first, second = spawn(place), spawn(place)
     ask = "result = pids(n.nvmlDeviceGetComputeRunningProcesses)"
