@@ -9,7 +9,7 @@ from enum import Enum, auto
 from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord, ClaimEntry
 from fracgpu.kubeletplugin.proof.verdict_mounts import Replaced
 from fracgpu.native.config_page import ConfigPage
-from fracgpu.native.state_file import StateSnapshot
+from fracgpu.native.state_file import SlotSnapshot, StateSnapshot
 
 
 class Trouble(Enum):
@@ -35,7 +35,7 @@ class ProcessEvidence:
 
     `replaced` is a path of library or config page that does not lead to ours; nothing is known of that without
     `mounts_read`. `driver_bytes` is the driver's count of it, None if it has none. `sole` is False for a process with
-    further allocations of this GPU, whose memory can not be told apart.
+    further allocations of this GPU, whose memory can not be told apart. `slot` is its place in the account.
     """
 
     pid: int
@@ -46,6 +46,7 @@ class ProcessEvidence:
     driver_bytes: int | None
     sole: bool = True
     mounts_read: bool = True
+    slot: SlotSnapshot | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

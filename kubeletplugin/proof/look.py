@@ -198,15 +198,16 @@ class EvidenceCollector:
             if record.allocation_id not in owners:
                 continue
             facts = gpu.facts[process.pid]
-            has_slot = any(_is_slot_of(slot, facts) for slot in slots)
-            if has_slot or not self._table.is_ending(facts.pid):
+            slot = next((one for one in slots if _is_slot_of(one, facts)), None)
+            if slot is not None or not self._table.is_ending(facts.pid):
                 yield ProcessEvidence(
                     pid=facts.pid,
                     command=facts.command,
                     start_time_ticks=facts.start_time_ticks,
                     replaced=self._check_mounts(facts, owners),
                     mounts_read=facts.mounts.complete,
-                    has_slot=has_slot,
+                    has_slot=slot is not None,
+                    slot=slot,
                     driver_bytes=process.used_bytes,
                     sole=len(owners) == 1,
                 )

@@ -2,11 +2,13 @@
 
 The plugin promised limits when it prepared a claim; here it checks that they hold, from outside of the container: the
 driver's list of processes, what the kernel says of each, and the accounts that the interceptor keeps. Nothing is
-written, and the node lock is not taken (the checkpoint is replaced as a whole), so no Prepare has to wait for a look.
+written but the feedback that the processes get (feedback.py), and the node lock is not taken (the checkpoint is
+replaced as a whole), so no Prepare has to wait for a look.
 """
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,6 +25,7 @@ from fracgpu.kubeletplugin.prepare.claim import ClaimRef
 from fracgpu.kubeletplugin.prepare.edits import library_directories
 from fracgpu.kubeletplugin.prepare.preparer import LIBRARY_DIRECTORY
 from fracgpu.kubeletplugin.proof.evidence import AllocationEvidence
+from fracgpu.kubeletplugin.proof.feedback import FeedbackPublisher
 from fracgpu.kubeletplugin.proof.look import (
     EvidenceCollector,
     GpuLook,
@@ -85,6 +88,7 @@ class Observer:
         self._directories = library_directories(machine)
         self._listeners = tuple(listeners)
         self._table = ProcessTable(proc_root)
+        self._feedback = FeedbackPublisher(options)
         self._now = now
         self._listed: tuple[str, ...] = ()
         self._looks_to_listing = 0
@@ -116,14 +120,15 @@ class Observer:
     def look(self) -> NodeObservation:
         """Look once, tell the listeners, and return what was seen. Raises CheckpointInvalid or OSError."""
         checkpoint = self._checkpoints.load()
+        asked_ns = time.monotonic_ns()
         collector, gpus = self._collect(checkpoint)
+        evidence = tuple(
+            collector.collect(entry, record) for entry in checkpoint.entries.values() for record in entry.allocations
+        )
+        self._feedback.publish(evidence, asked_ns=asked_ns)
         before, self._suspicions = self._suspicions, {}
         observation = NodeObservation(
-            allocations=tuple(
-                self._judge(collector.collect(entry, record), before)
-                for entry in checkpoint.entries.values()
-                for record in entry.allocations
-            ),
+            allocations=tuple(self._judge(one, before) for one in evidence),
             gpus=tuple(_observed_gpu(gpu) for gpu in gpus),
         )
         self._members.keep_only(frozenset(self._suspicions))

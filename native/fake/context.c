@@ -34,7 +34,8 @@ CUresult context_current(CUcontext *context)
     CUcontext current = top();
     REQUIRE(current != NULL, CUDA_ERROR_INVALID_CONTEXT);
     REQUIRE(current->alive, CUDA_ERROR_CONTEXT_IS_DESTROYED);
-    *context = current;
+    /* Whatever does not depend on the share of the SMs is done in the primary context, and so is all memory. */
+    *context = current->green ? device_at(current->device)->primary : current;
     return CUDA_SUCCESS;
 }
 
@@ -50,7 +51,7 @@ static int living_on(int device)
 {
     int living = 0;
     for (CUcontext context = contexts; context != NULL; context = context->next) {
-        living += context->alive && context->device == device;
+        living += context->alive && !context->green && context->device == device;
     }
     return living;
 }
@@ -82,7 +83,7 @@ static void lower(CUcontext context)
     }
 }
 
-static CUresult allocate(CUcontext *out, int device, bool primary)
+CUresult context_allocate(CUcontext *out, int device, bool primary)
 {
     CUcontext context = calloc(1, sizeof *context);
     REQUIRE(context != NULL, CUDA_ERROR_OUT_OF_MEMORY);
@@ -109,7 +110,7 @@ static CUresult create(CUcontext *out, unsigned flags, CUdevice device)
     REQUIRE(device_at(device) != NULL, CUDA_ERROR_INVALID_DEVICE);
     REQUIRE((flags & ~FLAGS_MASK) == 0 && depth < STACK_DEPTH, CUDA_ERROR_INVALID_VALUE);
     CUcontext context;
-    TRY(allocate(&context, device, false));
+    TRY(context_allocate(&context, device, false));
     TRY(raise(context, flags));
     TRY(push(context));
     *out = context;
@@ -129,15 +130,38 @@ static CUresult create_v4(CUcontext *out, const void *parameters, unsigned flags
     return create(out, flags, device);
 }
 
+/* The usage count of CUDA 2: the last detachment destroys the context. */
+static CUresult attach(CUcontext *out, unsigned flags)
+{
+    NOT_NULL(out);
+    REQUIRE(flags == 0, CUDA_ERROR_INVALID_VALUE);
+    CUcontext context;
+    TRY(context_current(&context));
+    context->attachments++;
+    *out = context;
+    return CUDA_SUCCESS;
+}
+
 static CUresult destroy(CUcontext context)
 {
-    REQUIRE(context != NULL && context_known(context) && !context->primary, CUDA_ERROR_INVALID_CONTEXT);
+    REQUIRE(context != NULL && context_known(context) && !context->primary && !context->green,
+            CUDA_ERROR_INVALID_CONTEXT);
     REQUIRE(context->alive, CUDA_ERROR_CONTEXT_IS_DESTROYED);
     if (top() == context) {
         depth--;
     }
     lower(context);
     return CUDA_SUCCESS;
+}
+
+static CUresult detach(CUcontext context)
+{
+    REQUIRE(context != NULL && context == top(), CUDA_ERROR_INVALID_CONTEXT);
+    if (context->attachments > 0) {
+        context->attachments--;
+        return CUDA_SUCCESS;
+    }
+    return destroy(context);
 }
 
 static CUresult pop(CUcontext *out)
@@ -258,13 +282,13 @@ static CUresult synchronize(CUcontext context)
     return CUDA_SUCCESS;
 }
 
-static CUresult primary_retain(CUcontext *out, CUdevice ordinal)
+CUresult context_retain_primary(CUcontext *out, CUdevice ordinal)
 {
     NOT_NULL(out);
     struct fake_device *device = device_at(ordinal);
     REQUIRE(device != NULL, CUDA_ERROR_INVALID_DEVICE);
     if (device->primary == NULL) {
-        TRY(allocate(&device->primary, ordinal, true));
+        TRY(context_allocate(&device->primary, ordinal, true));
     }
     if (!device->primary->alive) {
         TRY(raise(device->primary, device->primary_flags));
@@ -274,7 +298,7 @@ static CUresult primary_retain(CUcontext *out, CUdevice ordinal)
     return CUDA_SUCCESS;
 }
 
-static CUresult primary_release(CUdevice ordinal)
+CUresult context_release_primary(CUdevice ordinal)
 {
     struct fake_device *device = device_at(ordinal);
     REQUIRE(device != NULL, CUDA_ERROR_INVALID_DEVICE);
@@ -337,6 +361,8 @@ CUAPI CUresult cuCtxCreate_v4(CUcontext *out, const void *parameters, unsigned f
 {
     DRIVER_CALL(create_v4(out, parameters, flags, device));
 }
+CUAPI CUresult cuCtxAttach(CUcontext *out, unsigned flags) { DRIVER_CALL(attach(out, flags)); }
+CUAPI CUresult cuCtxDetach(CUcontext context) { DRIVER_CALL(detach(context)); }
 CUAPI CUresult cuCtxDestroy(CUcontext context) { DRIVER_CALL(destroy(context)); }
 CUAPI CUresult cuCtxDestroy_v2(CUcontext context) { DRIVER_CALL(destroy(context)); }
 CUAPI CUresult cuCtxPushCurrent(CUcontext context) { DRIVER_CALL(push(context)); }
@@ -356,9 +382,9 @@ CUAPI CUresult cuCtxSynchronize(void) { DRIVER_CALL(synchronize(NULL)); }
 CUAPI CUresult cuCtxSynchronize_v2(CUcontext context) { DRIVER_CALL(synchronize(context)); }
 CUAPI CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned flags) { DRIVER_CALL(enable_peer(peer, flags)); }
 CUAPI CUresult cuCtxDisablePeerAccess(CUcontext peer) { DRIVER_CALL(disable_peer(peer)); }
-CUAPI CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice d) { DRIVER_CALL(primary_retain(out, d)); }
-CUAPI CUresult cuDevicePrimaryCtxRelease(CUdevice d) { DRIVER_CALL(primary_release(d)); }
-CUAPI CUresult cuDevicePrimaryCtxRelease_v2(CUdevice d) { DRIVER_CALL(primary_release(d)); }
+CUAPI CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice d) { DRIVER_CALL(context_retain_primary(out, d)); }
+CUAPI CUresult cuDevicePrimaryCtxRelease(CUdevice d) { DRIVER_CALL(context_release_primary(d)); }
+CUAPI CUresult cuDevicePrimaryCtxRelease_v2(CUdevice d) { DRIVER_CALL(context_release_primary(d)); }
 CUAPI CUresult cuDevicePrimaryCtxReset(CUdevice d) { DRIVER_CALL(primary_reset(d)); }
 CUAPI CUresult cuDevicePrimaryCtxReset_v2(CUdevice d) { DRIVER_CALL(primary_reset(d)); }
 CUAPI CUresult cuDevicePrimaryCtxGetState(CUdevice d, unsigned *f, int *a) { DRIVER_CALL(primary_state(d, f, a)); }

@@ -83,7 +83,9 @@ struct fake_context {
     CUcontext next;                       /* contexts are never freed: a stale handle must be recognised */
     int device;
     bool primary;
+    bool green;                           /* part of the primary context, see green.c */
     bool alive;
+    unsigned attachments;
     unsigned flags;
     uint64_t id;
     size_t limits[7];                     /* CUlimit, where set */
@@ -95,6 +97,10 @@ bool context_known(CUcontext context);
 /* The calling thread's context, CUDA_ERROR_INVALID_CONTEXT without one. */
 CUresult context_current(CUcontext *context);
 CUresult context_current_device(int *ordinal);
+/* A context that is not alive yet and owns nothing. */
+CUresult context_allocate(CUcontext *out, int device, bool primary);
+CUresult context_retain_primary(CUcontext *out, CUdevice ordinal);
+CUresult context_release_primary(CUdevice ordinal);
 
 /* ---- backing.c: addresses that programs hold and the bytes behind them ---- */
 /* An address range nothing can be read from, as device memory is for a CPU. Alignment: a power of two. */

@@ -89,7 +89,8 @@ static bool remember(const struct request *request, uintptr_t handle, const stru
     if (process == NULL)
         return false;
     struct fg_table *table = request->mipmapped ? &process->mipmaps : &process->arrays;
-    struct fg_value value = {.bytes = charge->bytes, .link = 0, .member = charge->member, .kind = charge->kind};
+    struct fg_value value = {
+        .bytes = charge->bytes, .link = fg_current_context(), .member = charge->member, .kind = charge->kind};
     if (mappable(request))
         value = fg_tiles_none(process);
     return fg_table_insert(table, handle, &value);

@@ -8,6 +8,8 @@
 #include "capture_mode.h"
 #include "devices.h"
 #include "pools.h"
+#include "real.h"
+#include "residue.h"
 
 #define GRANULE_BYTES     (UINT64_C(2) << 20)
 #define SHARED_BYTES_MOST (UINT64_C(1) << 20)
@@ -32,6 +34,7 @@ CUresult fg_charge_group(struct fg_process *process, struct fg_group *group, uin
 CUresult fg_charge_group_now(struct fg_process *process, struct fg_group *group, uint64_t bytes, enum fg_kind kind,
                              struct fg_charge *charge)
 {
+    fg_residue_check(process, group);
     if (fg_group_reserve(group, bytes, kind, charge))
         return CUDA_SUCCESS;
     if (fg_pools_reclaim(process, group) && fg_group_reserve(group, bytes, kind, charge))
@@ -92,9 +95,16 @@ void fg_discharge(const struct fg_charge *charge)
         fg_ledger_discharge(&process->members[charge->member].ledger, charge->bytes, charge->kind);
 }
 
+uint64_t fg_current_context(void)
+{
+    CUcontext context = NULL;
+    return FG_CALL(cuCtxGetCurrent, &context) == CUDA_SUCCESS ? (uint64_t)(uintptr_t)context : 0;
+}
+
 bool fg_remember(CUdeviceptr address, const struct fg_charge *charge)
 {
     struct fg_process *process = fg_process_attached();
-    struct fg_value value = {.bytes = charge->bytes, .link = 0, .member = charge->member, .kind = charge->kind};
+    struct fg_value value = {
+        .bytes = charge->bytes, .link = fg_current_context(), .member = charge->member, .kind = charge->kind};
     return process != NULL && fg_table_insert(&process->pointers, address, &value);
 }

@@ -39,7 +39,11 @@ bool fg_charge_adjust(struct fg_charge *charge, uint64_t bytes);
 /* Take back a reservation, or the charge of something that has been freed. */
 void fg_discharge(const struct fg_charge *charge);
 
-/* Remember that `charge` is what `address` costs; false: no memory for it, the caller must free `address` again. */
+/* The context that owns what this thread allocates, as a table's link. What a context takes with it is found by it
+ * (orphans.h). */
+uint64_t fg_current_context(void);
+
+/* Remember, as the current context's, that `charge` is what `address` costs; false: no memory for it, the caller must free `address` again. */
 bool fg_remember(CUdeviceptr address, const struct fg_charge *charge);
 
 #endif

@@ -50,6 +50,29 @@ struct fg_graph_streams {
     struct fg_graph_stream of[FG_GRAPH_STREAMS_MAX];
 };
 
+/* The primary context of a device; see primary.c. */
+struct fg_primary {
+    uint64_t charge;                   /* 0: none; else bytes, member and a bit that says so */
+    uint64_t references;               /* that this process's program has */
+};
+
+/* The charges of a time: see residue.c. */
+struct fg_window {
+    uint64_t began_ns;                 /* CLOCK_MONOTONIC; 0: nothing is known of it */
+    uint64_t low, high;
+};
+
+struct fg_residue {
+    uint64_t checked_ns;
+    uint64_t contexts;                 /* that are charged */
+    uint32_t restart;                  /* their number has changed */
+    uint32_t busy;                     /* a thread is checking; what follows is its */
+    uint64_t published_ns;             /* of the last reading */
+    uint64_t began_ns;                 /* the window that is open */
+    struct fg_window former;
+    int64_t correction;                /* part of the slot's overhead */
+};
+
 struct fg_process {
     uint32_t state;                    /* enum fg_attach_state */
     uint32_t member_count;
@@ -61,18 +84,22 @@ struct fg_process {
     struct fg_group groups[FG_MEMBERS_MAX];
     struct fg_member members[FG_MEMBERS_MAX];
     struct fracgpu_config configs[FG_MEMBERS_MAX];   /* limits that do not come from a file */
-    struct fg_table pointers;          /* device pointer -> charge; link: pool index for FG_POOL */
+    struct fg_table pointers;          /* device pointer -> charge; link: context, pool index for FG_POOL */
+    struct fg_table contexts;          /* context that the program created -> charge; link: references */
+    struct fg_table green_contexts;    /* green context -> link: device */
     struct fg_table handles;           /* physical handle -> link: references; bytes: key in `physicals` */
     struct fg_table physicals;         /* serial number -> charge; link: references */
     struct fg_table maps;              /* mapped address -> bytes; link: handle */
     struct fg_table pinned;            /* host address -> what is counted for it */
-    struct fg_table arrays;            /* array -> charge, or what is mapped onto it: array_tiles.h */
+    struct fg_table arrays;            /* array -> charge, link: context; or what is mapped onto it: array_tiles.h */
     struct fg_table mipmaps;
     struct fg_table tiles;             /* position in such an array -> bytes: key in `physicals`; link: next tile */
     struct fg_table graphs;            /* executable graph -> its memory, where it has any; see graphs.c */
     uint64_t last_serial;
     struct fg_pool pools[FG_POOLS_MAX];
     struct fg_graph_streams graph_streams[FG_DEVICES_MAX];
+    struct fg_primary primaries[FG_DEVICES_MAX];   /* by CUDA ordinal */
+    struct fg_residue residues[FG_MEMBERS_MAX];    /* by group */
 };
 
 extern struct fg_process *fg_process_region;

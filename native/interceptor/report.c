@@ -10,6 +10,7 @@
 #include "devices.h"
 #include "pools.h"
 #include "real.h"
+#include "residue.h"
 
 static CUresult view_of_device(CUdevice device, struct fg_view *view)
 {
@@ -18,8 +19,10 @@ static CUresult view_of_device(CUdevice device, struct fg_view *view)
     if (process == NULL)
         return CUDA_ERROR_SYSTEM_NOT_READY;
     CUresult code = fg_group_of_device(process, device, &group);
-    if (code == CUDA_SUCCESS)
+    if (code == CUDA_SUCCESS) {
+        fg_residue_check(process, group);
         *view = fg_group_view(group);
+    }
     return code;
 }
 

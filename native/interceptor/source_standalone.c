@@ -2,6 +2,7 @@
  * source_standalone.c: limits from the environment, state files below a prefix.
  *
  *   FRACGPU_ALLOCATION_<16 hex>=<request> <gpu uuid> <memory>Mi <cores>
+ *   FRACGPU_COUNT_OVERHEAD=0: contexts and modules are not charged
  *   FRACGPU_PREFIX=<directory that holds allocations/<16 hex>/state>; default: the directory of this library
  *
  * For machines where nothing can be mounted. Whoever sets the environment sets the limit, so this is a convenience
@@ -16,6 +17,7 @@
 
 #define KEY_PREFIX "FRACGPU_ALLOCATION_"
 #define PREFIX_KEY "FRACGPU_PREFIX"
+#define OVERHEAD_KEY "FRACGPU_COUNT_OVERHEAD"
 
 enum { HASH_DIGITS = 16 };
 
@@ -99,6 +101,9 @@ enum fg_fault fg_source_open(const struct fg_source_name *name, struct fg_page *
     storage->abi_version = FRACGPU_ABI_VERSION;
     storage->header_bytes = sizeof(*storage);
     storage->generation = 2;
+    const char *overhead = value_of(OVERHEAD_KEY);
+    if (overhead != NULL && strcmp(overhead, "0") == 0)
+        storage->flags = FRACGPU_FLAG_IGNORE_OVERHEAD;
     memcpy(storage->allocation_id, name->text, HASH_DIGITS + 1);
     return fg_page_adopt(page, storage);
 }

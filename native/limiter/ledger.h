@@ -20,7 +20,8 @@ enum fg_kind {
     FG_PLAIN = 0,
     FG_MANAGED = 1,
     FG_POOL = 2,
-    FG_HOST = 3                        /* pinned memory of the host: counted, never limited */
+    FG_HOST = 3,                       /* pinned memory of the host: counted, never limited */
+    FG_OVERHEAD = 4                    /* what comes with contexts and code: in overhead_bytes, not in committed_bytes */
 };
 
 struct fg_ledger {
@@ -34,6 +35,9 @@ struct fg_ledger {
     dev_t device;
     ino_t inode;
     uint64_t reaped_ns;        /* when this process last looked for dead slots */
+    /* The lowest and highest committed_bytes since fg_ledger_mark. */
+    uint64_t low_mark;
+    uint64_t high_mark;
     char path[FG_PATH_BYTES];
 };
 
@@ -61,6 +65,8 @@ enum fg_verdict fg_ledger_reserve(struct fg_ledger *ledger, uint64_t limit, uint
 /* Charge without a limit. Also for memory that is already there, and so can not be refused any more. */
 void fg_ledger_charge(struct fg_ledger *ledger, uint64_t bytes, enum fg_kind kind);
 void fg_ledger_discharge(struct fg_ledger *ledger, uint64_t bytes, enum fg_kind kind);
+/* Begin anew with the marks. A change by another thread at this very moment may be missed. */
+void fg_ledger_mark(struct fg_ledger *ledger);
 void fg_ledger_record_refusal(struct fg_ledger *ledger, uint64_t bytes);
 struct fg_totals fg_ledger_scan(const struct fg_ledger *ledger);
 /* Committed bytes of all live processes; looks for dead ones first, at most every FG_REAP_INTERVAL_NS. */

@@ -39,7 +39,7 @@ struct fg_totals fg_ledger_scan(const struct fg_ledger *ledger)
         BETWEEN_READS(ledger, index);
         totals.pending += fg_amount(__atomic_load_n(&slot->pending_bytes, __ATOMIC_SEQ_CST));
 #endif
-        totals.committed += fg_amount(__atomic_load_n(&slot->overhead_bytes, __ATOMIC_RELAXED));
+        totals.committed += fg_amount(__atomic_load_n(&slot->overhead_bytes, __ATOMIC_SEQ_CST));
         totals.others |= slot != ledger->own;
     }
     return totals;
@@ -51,6 +51,41 @@ static void count_kind(struct fracgpu_slot *slot, enum fg_kind kind, uint64_t ch
         __atomic_fetch_add(&slot->managed_bytes, change, __ATOMIC_RELAXED);
     else if (kind == FG_POOL)
         __atomic_fetch_add(&slot->pool_bytes, change, __ATOMIC_RELAXED);
+}
+
+static void lift(uint64_t *mark, uint64_t value)
+{
+    uint64_t seen = __atomic_load_n(mark, __ATOMIC_RELAXED);
+    /* A failed exchange means that another thread lifted it. */
+    while (seen < value && !__atomic_compare_exchange_n(mark, &seen, value, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+}
+
+static void sink(uint64_t *mark, uint64_t value)
+{
+    uint64_t seen = __atomic_load_n(mark, __ATOMIC_RELAXED);
+    while (seen > value && !__atomic_compare_exchange_n(mark, &seen, value, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+}
+
+/* Add to what is charged, whatever the limit. `change` may be negative. */
+static void change_charge(struct fg_ledger *ledger, uint64_t change, enum fg_kind kind)
+{
+    if (kind == FG_OVERHEAD) {
+        __atomic_fetch_add(&ledger->own->overhead_bytes, change, __ATOMIC_SEQ_CST);
+        return;
+    }
+    uint64_t now = fg_amount(__atomic_add_fetch(&ledger->own->committed_bytes, change, __ATOMIC_SEQ_CST));
+    lift(&ledger->high_mark, now);
+    sink(&ledger->low_mark, now);
+    count_kind(ledger->own, kind, change);
+}
+
+void fg_ledger_mark(struct fg_ledger *ledger)
+{
+    uint64_t now = fg_amount(__atomic_load_n(&ledger->own->committed_bytes, __ATOMIC_SEQ_CST));
+    __atomic_store_n(&ledger->low_mark, now, __ATOMIC_RELAXED);
+    __atomic_store_n(&ledger->high_mark, now, __ATOMIC_RELAXED);
 }
 
 static void raise_peak(struct fracgpu_state_header *header, uint64_t total)
@@ -88,9 +123,8 @@ enum fg_verdict fg_ledger_reserve(struct fg_ledger *ledger, uint64_t limit, uint
         __atomic_fetch_add(&own->pending_bytes, bytes, __ATOMIC_SEQ_CST);
         struct fg_totals totals = fg_ledger_scan(ledger);
         if (totals.committed + totals.pending <= limit) {
-            __atomic_fetch_add(&own->committed_bytes, bytes, __ATOMIC_SEQ_CST);
+            change_charge(ledger, bytes, kind);
             __atomic_fetch_sub(&own->pending_bytes, bytes, __ATOMIC_SEQ_CST);
-            count_kind(own, kind, bytes);
             raise_peak(ledger->header, totals.committed + bytes);
             return FG_GRANTED;
         }
@@ -125,8 +159,7 @@ void fg_ledger_charge(struct fg_ledger *ledger, uint64_t bytes, enum fg_kind kin
 {
     if (counted_apart(ledger->own, kind, bytes))
         return;
-    __atomic_fetch_add(&ledger->own->committed_bytes, bytes, __ATOMIC_SEQ_CST);
-    count_kind(ledger->own, kind, bytes);
+    change_charge(ledger, bytes, kind);
     raise_peak(ledger->header, fg_ledger_scan(ledger).committed);
 }
 
@@ -134,8 +167,7 @@ void fg_ledger_discharge(struct fg_ledger *ledger, uint64_t bytes, enum fg_kind 
 {
     if (counted_apart(ledger->own, kind, 0 - bytes))
         return;
-    count_kind(ledger->own, kind, 0 - bytes);
-    __atomic_fetch_sub(&ledger->own->committed_bytes, bytes, __ATOMIC_SEQ_CST);
+    change_charge(ledger, 0 - bytes, kind);
 }
 
 void fg_ledger_record_refusal(struct fg_ledger *ledger, uint64_t bytes)

@@ -122,3 +122,18 @@ struct fg_value *fg_table_find(struct fg_table *table, uint64_t key)
     struct fg_bucket *found = search(table, key, &index);
     return found == NULL ? NULL : &found->values[index];
 }
+
+void fg_table_each(struct fg_table *table, fg_table_visit *visit, void *argument)
+{
+    for (int level = newest_level(table); level >= 0; level--) {
+        struct fg_bucket *buckets = __atomic_load_n(&table->levels[level], __ATOMIC_ACQUIRE);
+        for (size_t place = 0; place < bucket_count(level) * FG_BUCKET_KEYS; place++) {
+            struct fg_bucket *bucket = &buckets[place / FG_BUCKET_KEYS];
+            uint64_t key = __atomic_load_n(&bucket->keys[place % FG_BUCKET_KEYS], __ATOMIC_ACQUIRE);
+            if (key == EMPTY || key == BUSY)
+                continue;
+            struct fg_value value = bucket->values[place % FG_BUCKET_KEYS];
+            visit(argument, key, &value);
+        }
+    }
+}

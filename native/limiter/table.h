@@ -40,4 +40,9 @@ bool fg_table_take(struct fg_table *table, uint64_t key, struct fg_value *value)
 /* The value of `key` in place, or NULL. The caller knows that nobody takes it meanwhile. */
 struct fg_value *fg_table_find(struct fg_table *table, uint64_t key);
 
+/* Call `visit` for every key, also for some that come or go meanwhile. The value is a copy, and torn if another thread
+ * takes or inserts that key at this moment: whoever acts upon it takes the key first and looks again. */
+typedef void fg_table_visit(void *argument, uint64_t key, const struct fg_value *value);
+void fg_table_each(struct fg_table *table, fg_table_visit *visit, void *argument);
+
 #endif

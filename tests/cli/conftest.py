@@ -19,7 +19,11 @@ from tests.cli.machine import GPUS, MIB, Machine
 def machine(tmp_path: Path, native_build: NativeLibraries) -> Machine:
     specs = [
         FakeGpuSpec(
-            uuid=uuid, memory_bytes=8192 * MIB, minor=index, pci_bus_id=f"0000:{index + 1:02x}:00.0", context_bytes=0
+            uuid=uuid,
+            memory_bytes=8192 * MIB,
+            minor=index,
+            pci_bus_id=f"0000:{index + 1:02x}:00.0",
+            context_bytes=64 * MIB,
         )
         for index, uuid in enumerate(GPUS)
     ]

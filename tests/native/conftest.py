@@ -77,7 +77,8 @@ class Prefix:
 
     directory: Path
     machine: Path
-    env: dict[str, str] = field(default_factory=dict)
+    # Most tests are about allocations; those of contexts and code take this away.
+    env: dict[str, str] = field(default_factory=lambda: {"FRACGPU_COUNT_OVERHEAD": "0"})
 
     def allocate(self, gpu: str, memory_mib: int, *, name: str = "", value: str | None = None) -> Path:
         """Add an allocation of `gpu`; returns its state file."""
@@ -87,6 +88,10 @@ class Prefix:
         state.write_bytes(new_state_file(gpu))
         self.env[f"FRACGPU_ALLOCATION_{key}"] = f"gpu {gpu} {memory_mib}Mi 0" if value is None else value
         return state
+
+    def count_overhead(self) -> None:
+        """Contexts and code count, as they do unless somebody says otherwise."""
+        self.env.pop("FRACGPU_COUNT_OVERHEAD", None)
 
     def use(self, library: str, path: Path) -> None:
         """Put another file in the place of a shim."""
@@ -231,7 +236,8 @@ class Container:
     def allocate(
         self, gpu: str, memory_mib: int | None, *, name: str = "claim", cores_percent: int = 0, **page: object
     ) -> Path:
-        """Make config page and state file as the node does; returns their directory."""
+        """Make config page and state file as the node does; returns their directory. Contexts do not count."""
+        page = {"count_overhead": False, **page}
         directory = self.root / "allocations" / f"{name}-gpu-{gpu[:12].lower()}-0"
         directory.mkdir(parents=True)
         limit = None if memory_mib is None else memory_mib * MIB

@@ -36,6 +36,11 @@ uint64_t pinned(void)
     return own_slot(0).host_pinned_bytes;
 }
 
+uint64_t overhead(void)
+{
+    return own_slot(0).overhead_bytes;
+}
+
 uint64_t charged(void)
 {
     return charged_on(0);
@@ -58,12 +63,26 @@ static const struct {
 #undef ENTRY
 };
 
+/* Checks of what contexts and code cost; all others look at allocations alone. */
+static bool is_of_overhead(const char *symbol)
+{
+    static const char *const beginnings[] = {"cuCtxCreate", "cuCtxDestroy", "cuCtxAttach", "cuCtxDetach",
+                                             "cuCtxSetLimit", "cuDevicePrimaryCtx", "cuGreenCtx", "cuModule",
+                                             "cuLibrary"};
+    for (size_t index = 0; index < sizeof(beginnings) / sizeof(beginnings[0]); index++) {
+        if (strncmp(symbol, beginnings[index], strlen(beginnings[index])) == 0)
+            return true;
+    }
+    return false;
+}
+
 int main(int count, char **arguments)
 {
     CHECK(count >= 4);
     const char *symbol = arguments[1];
     limit = strtoul(arguments[2], NULL, 10) * MIB;
     state_paths = arguments + 3;
+    setenv("FRACGPU_COUNT_OVERHEAD", is_of_overhead(symbol) ? "1" : "0", 1);
     load_driver();
     CHECK(cuInit(0) == 0);
     if (strcmp(symbol, "cuInit") != 0)

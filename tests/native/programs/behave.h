@@ -44,6 +44,21 @@
     ONE(cuMemMap, check_map) \
     ONE(cuMemUnmap, check_unmap) \
     ONE(cuMemRetainAllocationHandle, check_retain) \
+    ONE(cuCtxCreate, check_ctx_create_v1) \
+    ONE(cuCtxCreate_v2, check_ctx_create_v2) \
+    ONE(cuCtxCreate_v3, check_ctx_create_v3) \
+    ONE(cuCtxCreate_v4, check_ctx_create_v4) \
+    ONE(cuCtxAttach, check_ctx_attach) \
+    ONE(cuCtxDetach, check_ctx_detach) \
+    ONE(cuCtxDestroy, check_ctx_destroy_v1) \
+    ONE(cuCtxDestroy_v2, check_ctx_destroy_v2) \
+    ONE(cuDevicePrimaryCtxRetain, check_primary_retain) \
+    ONE(cuDevicePrimaryCtxRelease, check_primary_release_v1) \
+    ONE(cuDevicePrimaryCtxRelease_v2, check_primary_release_v2) \
+    ONE(cuDevicePrimaryCtxReset, check_primary_reset_v1) \
+    ONE(cuDevicePrimaryCtxReset_v2, check_primary_reset_v2) \
+    ONE(cuGreenCtxCreate, check_green_create) \
+    ONE(cuGreenCtxDestroy, check_green_destroy) \
     ONE(cuMemPoolTrimTo, check_trim) \
     ONE(cuMemPoolDestroy, check_pool_destroy) \
     ONE(cuMemPoolCreate, check_pool_create) \
@@ -125,6 +140,9 @@ uint64_t charged(void);
 
 /* What it has counted of the host's memory, in the account of GPU 0. */
 uint64_t pinned(void);
+
+/* What it has charged for contexts and code on GPU 0: nothing, unless the check is about that. */
+uint64_t overhead(void);
 
 /* What cuMemGetInfo_v2 says is free; its total must be the limit. */
 size_t shown_free(void);

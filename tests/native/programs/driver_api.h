@@ -42,6 +42,23 @@ struct pool_props {
     API(cuDeviceGet, (int *, int)) \
     API(cuDevicePrimaryCtxRetain, (handle_t *, int)) \
     API(cuCtxSetCurrent, (handle_t)) \
+    API(cuCtxCreate, (handle_t *, unsigned, int)) \
+    API(cuCtxCreate_v2, (handle_t *, unsigned, int)) \
+    API(cuCtxCreate_v3, (handle_t *, void *, int, unsigned, int)) \
+    API(cuCtxCreate_v4, (handle_t *, void *, unsigned, int)) \
+    API(cuCtxAttach, (handle_t *, unsigned)) \
+    API(cuCtxDetach, (handle_t)) \
+    API(cuCtxDestroy, (handle_t)) \
+    API(cuCtxDestroy_v2, (handle_t)) \
+    API(cuDevicePrimaryCtxRelease, (int)) \
+    API(cuDevicePrimaryCtxRelease_v2, (int)) \
+    API(cuDevicePrimaryCtxReset, (int)) \
+    API(cuDevicePrimaryCtxReset_v2, (int)) \
+    API(cuDeviceGetDevResource, (int, void *, int)) \
+    API(cuDevResourceGenerateDesc, (handle_t *, void *, unsigned)) \
+    API(cuGreenCtxCreate, (handle_t *, handle_t, int, unsigned)) \
+    API(cuGreenCtxDestroy, (handle_t)) \
+    API(cuCtxFromGreenCtx, (handle_t *, handle_t)) \
     API(cuCtxSynchronize, (void)) \
     API(cuCtxSynchronize_v2, (handle_t)) \
     API(cuMemAlloc, (unsigned *, unsigned)) \
