@@ -121,28 +121,27 @@ static bool listed(const char *symbol, const char *const *list, size_t count)
 
 #define LISTED(symbol, list) listed(symbol, list, sizeof list / sizeof *list)
 
-/* FRACGPU_FAKE_CAPTURE_ALLOWS: for tests of what calls are made. Set, nothing is safe but `harmless` and that symbol. */
-static bool is_unsafe(const char *symbol)
+/* FRACGPU_FAKE_CAPTURE_ALLOWS: for tests of what calls are made. Set, nothing is safe beside another thread's capture but
+ * `harmless` and that symbol. */
+static bool is_unsafe(const char *symbol, bool beside_own)
 {
-    const char *allowed = getenv("FRACGPU_FAKE_CAPTURE_ALLOWS");
+    const char *allowed = beside_own ? NULL : getenv("FRACGPU_FAKE_CAPTURE_ALLOWS");
     if (allowed == NULL) {
         return LISTED(symbol, unsafe);
     }
     return strcmp(symbol, allowed) != 0 && !LISTED(symbol, harmless);
 }
 
-static bool prohibits(const struct capture *capture)
+static bool prohibits(const struct capture *capture, const char *symbol)
 {
     bool own = pthread_equal(capture->thread, pthread_self()) != 0;
-    if (thread_mode == MODE_RELAXED || capture->broken) {
-        return false;
-    }
-    return own ? capture->mode != MODE_RELAXED : thread_mode == MODE_GLOBAL && capture->mode == MODE_GLOBAL;
+    bool applies = own ? capture->mode != MODE_RELAXED : thread_mode == MODE_GLOBAL && capture->mode == MODE_GLOBAL;
+    return applies && thread_mode != MODE_RELAXED && !capture->broken && is_unsafe(symbol, own);
 }
 
 CUresult capture_admits(const char *symbol)
 {
-    if (captures == NULL || !is_unsafe(symbol)) {
+    if (captures == NULL) {
         return CUDA_SUCCESS;
     }
     CUresult rc = CUDA_SUCCESS;
@@ -150,7 +149,7 @@ CUresult capture_admits(const char *symbol)
     CUresult error = legacy && implicit() != NULL ? CUDA_ERROR_STREAM_CAPTURE_IMPLICIT
                                                   : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     for (struct capture *capture = captures; capture != NULL; capture = capture->next) {
-        if (prohibits(capture)) {
+        if (prohibits(capture, symbol)) {
             rc = breaks(capture, error);
         }
     }

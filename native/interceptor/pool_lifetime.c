@@ -1,6 +1,7 @@
 /*
  * pool_lifetime.c: cuMemPoolCreate, cuMemPoolTrimTo, cuMemPoolDestroy.
  */
+#include "capture_mode.h"
 #include "devices.h"
 #include "pool_record.h"
 #include "pools.h"
@@ -17,8 +18,10 @@ CUresult fg_hook_cuMemPoolTrimTo(CUmemoryPool pool, size_t keep)
     struct fg_process *process = fg_process_attached();
     CUresult code = FG_CALL(cuMemPoolTrimTo, pool, keep);
     struct fg_pool *record = process == NULL ? NULL : fg_pool_find(process, pool);
+    int mode = fg_capture_relax();
     if (code == CUDA_SUCCESS && record != NULL && record->group != NULL)
         fg_pool_settle(process, record);
+    fg_capture_restore(mode);
     return code;
 }
 
@@ -57,11 +60,13 @@ CUresult fg_hook_cuMemPoolDestroy(CUmemoryPool pool)
     /* In vain when a thread that lost its CPU is in charge. The record must then not keep the handle either, or the
      * driver would be asked about a pool that is gone; its charge goes with its last pointer. */
     bool in_charge = fg_pool_enter(record);
+    int mode = fg_capture_relax();
     /* The blocks in which something is still allocated stay until the last of it is freed. */
     uint64_t kept = UINT64_MAX;
     if (in_charge)
         FG_CALL(cuMemPoolTrimTo, pool, 0);
     fg_pool_attribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &kept);
+    fg_capture_restore(mode);
     __atomic_store_n(&record->handle, FG_POOL_GONE, __ATOMIC_SEQ_CST);
     CUresult code = FG_CALL(cuMemPoolDestroy, pool);
     uint64_t gone = FG_POOL_GONE;
@@ -70,9 +75,11 @@ CUresult fg_hook_cuMemPoolDestroy(CUmemoryPool pool)
                                     __ATOMIC_SEQ_CST);
     else if (in_charge)
         fg_pool_gone(process, record, kept);
+    mode = fg_capture_relax();
     if (in_charge)
         fg_pool_leave(process, record);
     else
         fg_pool_settle(process, record);
+    fg_capture_restore(mode);
     return code;
 }

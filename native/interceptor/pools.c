@@ -142,6 +142,22 @@ static CUresult allocate_in_pool(struct fg_process *process, const struct reques
     return code;
 }
 
+/* The driver did not say whether the stream captures: the legacy stream can not be used while a stream captures that waits
+ * for it. Whether this call breaks that capture is the driver's to say. What it should allocate after all is charged as
+ * memory that is already there. */
+static CUresult allocate_unasked(struct fg_process *process, const struct request *request, CUdeviceptr *address)
+{
+    struct fg_pool *record = NULL;
+    CUresult code = forward(request, address);
+    int mode = fg_capture_relax();
+    if (code == CUDA_SUCCESS && find_pool(process, request, &record) == CUDA_SUCCESS && record->group != NULL) {
+        remember(process, record, *address, request->bytes);
+        fg_pool_settle(process, record);
+    }
+    fg_capture_restore(mode);
+    return code;
+}
+
 static CUresult allocate(const struct request *request, CUdeviceptr *address)
 {
     int capturing = CU_STREAM_CAPTURE_STATUS_NONE;
@@ -151,12 +167,13 @@ static CUresult allocate(const struct request *request, CUdeviceptr *address)
     if (process == NULL)
         return CUDA_ERROR_SYSTEM_NOT_READY;
     CUresult code = FG_CALL(cuStreamIsCapturing, stream, &capturing);
+    if (code != CUDA_SUCCESS)
+        return allocate_unasked(process, request, address);
     /* A captured allocation becomes a node of a graph; nothing is allocated now. */
-    if (code == CUDA_SUCCESS && capturing != CU_STREAM_CAPTURE_STATUS_NONE)
+    if (capturing != CU_STREAM_CAPTURE_STATUS_NONE)
         return forward(request, address);
     int mode = fg_capture_relax();
-    if (code == CUDA_SUCCESS)
-        code = find_pool(process, request, &record);
+    code = find_pool(process, request, &record);
     fg_capture_restore(mode);
     if (code != CUDA_SUCCESS)
         return code;

@@ -87,6 +87,7 @@ int main(int count, char **arguments)
     CHECK(cuInit(0) == 0);
     if (strcmp(symbol, "cuInit") != 0)
         use_device(0);
+    capture_around(symbol);
     for (size_t index = 0; index < sizeof(checks) / sizeof(checks[0]); index++) {
         if (strcmp(checks[index].name, symbol) != 0)
             continue;

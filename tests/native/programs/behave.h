@@ -131,6 +131,9 @@
 CHECKS(DECLARE_CHECK)
 #undef DECLARE_CHECK
 
+/* From now on calls of that function are made during another thread's capture, if the environment says so. */
+void capture_around(const char *symbol);
+
 extern size_t limit;
 extern handle_t own_pool;              /* a pool of GPU 0, made for each check but cuInit's */
 

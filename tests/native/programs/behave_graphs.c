@@ -190,6 +190,10 @@ static void check_captured(run_t *run)
     CHECK(cuStreamEndCapture(stream, &graph) == 0 && charged() == 0);
     CHECK(run(instantiated(graph, 0), stream) == 0 && charged() == 256 * MIB);
     trim();
+    /* The legacy stream beside a stream that waits for it: refused, and the capture broken, as without a shim. */
+    CHECK(cuStreamCreate(&stream, 0) == 0 && cuStreamBeginCapture_v2(stream, 0) == 0);
+    CHECK(cuMemAllocAsync(&address, MIB, NULL) == 906 && cuStreamEndCapture(stream, &graph) == 901);
+    CHECK(charged() == 0);
 }
 
 static void check_launching(run_t *run)
