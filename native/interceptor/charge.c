@@ -10,6 +10,7 @@
 #include "pools.h"
 #include "real.h"
 #include "residue.h"
+#include "sharing.h"
 
 #define GRANULE_BYTES     (UINT64_C(2) << 20)
 #define SHARED_BYTES_MOST (UINT64_C(1) << 20)
@@ -38,6 +39,10 @@ CUresult fg_charge_group_now(struct fg_process *process, struct fg_group *group,
     if (fg_group_reserve(group, bytes, kind, charge))
         return CUDA_SUCCESS;
     if (fg_pools_reclaim(process, group) && fg_group_reserve(group, bytes, kind, charge))
+        return CUDA_SUCCESS;
+    if (fg_sharing_settle(process) && fg_group_reserve(group, bytes, kind, charge))
+        return CUDA_SUCCESS;
+    if (fg_sharing_reserve(group, bytes, kind, charge))
         return CUDA_SUCCESS;
     fg_group_record_refusal(group, bytes);
     return CUDA_ERROR_OUT_OF_MEMORY;

@@ -71,6 +71,15 @@ enum {
     CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM = 2
 };
 
+enum {
+    CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR = 1
+};
+
+/* CUipcMemHandle, which is passed by value, and CUmemPoolPtrExportData. */
+struct fg_ipc_handle {
+    unsigned char bytes[64];
+};
+
 struct fg_uuid {
     uint8_t bytes[16];
 };

@@ -8,6 +8,7 @@
 #include "graph_memory.h"
 #include "pools.h"
 #include "real.h"
+#include "sharing.h"
 
 /* What the driver aligns a row to, on every GPU so far. The exact pitch is charged once it is known. */
 #define PITCH_ALIGNMENT 512u
@@ -125,6 +126,14 @@ static bool forget(CUdeviceptr address, struct fg_value *value)
     return process != NULL && fg_table_take(&process->pointers, address, value);
 }
 
+static void discharge(struct fg_process *process, const struct fg_value *value)
+{
+    struct fg_charge charge = {.bytes = value->bytes, .member = value->member, .kind = value->kind};
+    /* An allocation that was exported has a name: it stays charged while somebody has it open. */
+    if (value->kind != FG_PLAIN || value->link == 0 || !fg_sharing_ended(process, value->link, &charge))
+        fg_discharge(&charge);
+}
+
 static void freed(CUresult code, CUdeviceptr address, const struct fg_value *value)
 {
     struct fg_process *process = fg_process_attached();
@@ -135,7 +144,7 @@ static void freed(CUresult code, CUdeviceptr address, const struct fg_value *val
     else if (value->kind == FG_POOL)
         fg_pool_pointer_freed(process, value);
     else
-        fg_discharge(&(struct fg_charge){.bytes = value->bytes, .member = value->member, .kind = value->kind});
+        discharge(process, value);
 }
 
 static void freed_unknown(CUdeviceptr address)

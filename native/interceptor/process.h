@@ -11,7 +11,7 @@
 #include "../limiter/table.h"
 #include "cuda_types.h"
 
-enum { FG_DEVICES_MAX = 64, FG_POOLS_MAX = 256 };
+enum { FG_DEVICES_MAX = 64, FG_POOLS_MAX = 256, FG_LEFT_MAX = 256 };
 
 enum fg_attach_state {
     FG_DETACHED = 0,                   /* also what a forked child sees */
@@ -73,6 +73,14 @@ struct fg_residue {
     int64_t correction;                /* part of the slot's overhead */
 };
 
+/* Memory of this process's making that only others have; see sharing.c. */
+struct fg_left {
+    uint32_t state;
+    struct fg_charge charge;
+    uint64_t name;
+    void *kept;                        /* the locks that say so */
+};
+
 struct fg_process {
     uint32_t state;                    /* enum fg_attach_state */
     uint32_t member_count;
@@ -95,7 +103,12 @@ struct fg_process {
     struct fg_table mipmaps;
     struct fg_table tiles;             /* position in such an array -> bytes: key in `physicals`; link: next tile */
     struct fg_table graphs;            /* executable graph -> its memory, where it has any; see graphs.c */
+    struct fg_table shares;            /* serial number -> bytes: its locks; link: its name in the account */
+    struct fg_table imports;           /* imported address -> bytes: serial number in `shares`; link: times opened */
     uint64_t last_serial;
+    uint32_t last_share;               /* the newest name that was counted */
+    uint32_t left_any;                 /* `left` may have something to settle */
+    struct fg_left left[FG_LEFT_MAX];
     struct fg_pool pools[FG_POOLS_MAX];
     struct fg_graph_streams graph_streams[FG_DEVICES_MAX];
     struct fg_primary primaries[FG_DEVICES_MAX];   /* by CUDA ordinal */

@@ -11,6 +11,7 @@
 #include "pools.h"
 #include "real.h"
 #include "residue.h"
+#include "sharing.h"
 
 static CUresult view_of_device(CUdevice device, struct fg_view *view)
 {
@@ -31,7 +32,10 @@ static CUresult limited_info(uint64_t *free_bytes, uint64_t *total_bytes, uint64
 {
     CUdevice device = -1;
     struct fg_view view;
+    struct fg_process *process = fg_process_attached();
     fg_pools_settle();
+    if (process != NULL)
+        fg_sharing_settle(process);
     CUresult code = FG_CALL(cuCtxGetDevice, &device);
     if (code == CUDA_SUCCESS)
         code = view_of_device(device, &view);

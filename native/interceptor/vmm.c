@@ -7,11 +7,12 @@
  *   handles    handle -> references; lowered before a call that may end the memory, so that a new owner of the same
  *              value finds no trace of the old one
  *   physicals  serial number -> charge and references; lowered after the call, because only then the memory is free
- * Imported handles are not in the tables: their exporter pays.
+ * Imported handles are in the tables as well, with nothing charged: who made the memory pays. See sharing.h.
  */
 #include "charge.h"
 #include "devices.h"
 #include "real.h"
+#include "sharing.h"
 #include "vmm.h"
 
 /* How many mappings one cuMemUnmap may cover and still be undone if the driver refuses. */
@@ -28,9 +29,14 @@ static bool on_gpu(const struct fg_allocation_prop *prop, CUdevice *device)
     return true;
 }
 
-static bool remember(struct fg_process *process, CUmemGenericAllocationHandle handle, const struct fg_charge *charge)
+static uint64_t new_serial(struct fg_process *process)
 {
-    uint64_t serial = __atomic_add_fetch(&process->last_serial, 1, __ATOMIC_RELAXED);
+    return __atomic_add_fetch(&process->last_serial, 1, __ATOMIC_RELAXED);
+}
+
+static bool remember(struct fg_process *process, CUmemGenericAllocationHandle handle, uint64_t serial,
+                     const struct fg_charge *charge)
+{
     struct fg_value physical = {.bytes = charge->bytes, .link = 1, .member = charge->member, .kind = charge->kind};
     struct fg_value reference = {.bytes = serial, .link = 1, .member = 0, .kind = 0};
     if (!fg_table_insert(&process->physicals, serial, &physical))
@@ -59,7 +65,7 @@ CUresult fg_hook_cuMemCreate(CUmemGenericAllocationHandle *handle, size_t bytes,
     if (code != CUDA_SUCCESS)
         return code;
     code = FG_CALL(cuMemCreate, handle == NULL ? NULL : &result, bytes, prop, flags);
-    if (code == CUDA_SUCCESS && !remember(process, result, &charge)) {
+    if (code == CUDA_SUCCESS && !remember(process, result, new_serial(process), &charge)) {
         FG_CALL(cuMemRelease, result);
         code = CUDA_ERROR_OUT_OF_MEMORY;
     }
@@ -132,8 +138,45 @@ void fg_physical_drop(struct fg_process *process, uint64_t serial)
     struct fg_value taken;
     if (physical == NULL || __atomic_sub_fetch(&physical->link, 1, __ATOMIC_SEQ_CST) != 0)
         return;
-    if (fg_table_take(&process->physicals, serial, &taken))
-        fg_discharge(&(struct fg_charge){.bytes = taken.bytes, .member = taken.member, .kind = taken.kind});
+    if (!fg_table_take(&process->physicals, serial, &taken))
+        return;
+    struct fg_charge charge = {.bytes = taken.bytes, .member = taken.member, .kind = taken.kind};
+    if (!fg_sharing_ended(process, serial, &charge))
+        fg_discharge(&charge);
+}
+
+CUresult fg_hook_cuMemExportToShareableHandle(void *shareable, CUmemGenericAllocationHandle handle, int type,
+                                              unsigned long long flags)
+{
+    struct fg_process *process = fg_process_attached();
+    CUresult code = FG_CALL(cuMemExportToShareableHandle, shareable, handle, type, flags);
+    if (code != CUDA_SUCCESS || process == NULL || type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
+        return code;
+    const struct fg_value *reference = fg_table_find(&process->handles, handle);
+    if (reference == NULL)
+        return code;
+    const struct fg_value *physical = fg_table_find(&process->physicals, reference->bytes);
+    if (physical == NULL)
+        return code;
+    struct fg_charge charge = {.bytes = physical->bytes, .member = physical->member, .kind = physical->kind};
+    fg_sharing_offer(process, reference->bytes, &charge, FG_SHARING_COUNTED);
+    fg_sharing_mark(process, reference->bytes, *(const int *)shareable);
+    return code;
+}
+
+CUresult fg_hook_cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *handle, void *shareable, int type)
+{
+    CUresult code = FG_CALL(cuMemImportFromShareableHandle, handle, shareable, type);
+    struct fg_process *process = code == CUDA_SUCCESS ? fg_process() : NULL;
+    /* What can not be remembered is nobody's of ours. A driver may answer with a handle that it gave out before. */
+    if (process == NULL || type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR || add_reference(process, *handle) != 0)
+        return code;
+    struct fg_charge charge;
+    uint64_t serial = new_serial(process);
+    fg_sharing_hold_marked(process, serial, (int)(intptr_t)shareable, &charge);
+    if (!remember(process, *handle, serial, &charge) && !fg_sharing_ended(process, serial, &charge))
+        fg_discharge(&charge);
+    return code;
 }
 
 CUresult fg_hook_cuMemRelease(CUmemGenericAllocationHandle handle)

@@ -1,6 +1,6 @@
 # The limiter: objects that the shims link, and a sanitized shared library for its own tests.
 
-LIMITER = attach feedback gate group ledger page reaper region reserve slot_lock table usage
+LIMITER = attach feedback gate group ledger page reaper region reserve share_lock slot_lock table usage
 LIMITER_HEADERS = $(wildcard limiter/*.h) abi/fracgpu_abi.h limiter/rules.mk Makefile
 
 $(OUT)/objects/limiter/%.o: limiter/%.c $(LIMITER_HEADERS)

@@ -30,7 +30,8 @@ def test_threads_meet_in_a_pool(c_compiler: tuple[str, ...], tmp_path: Path, cas
     """Each order of events is forced by a driver that lets the other thread act in the middle of a call."""
     program = tmp_path / "pool_races"
     native = ROOT / "native"
-    names = ["capture_mode", "charge", "devices", "graph_memory", "pool_lifetime", "pool_record", "pools", "residue"]
+    names = ["capture_mode", "charge", "devices", "graph_memory", "pool_lifetime", "pool_record"]
+    names += ["pools", "residue", "share_mark", "sharing"]
     sources = [native / "interceptor" / f"{name}.c" for name in names]
     sources += sorted((native / "limiter").glob("*.c"))
     main = Path(__file__).parent / "programs" / "pool_races.c"

@@ -72,6 +72,12 @@
     ONE(cuGraphLaunch, check_graph_launch) \
     ONE(cuGraphLaunch_ptsz, check_graph_launch_ptsz) \
     ONE(cuDeviceGraphMemTrim, check_graph_trim) \
+    ONE(cuMemExportToShareableHandle, check_export) \
+    ONE(cuMemImportFromShareableHandle, check_import) \
+    ONE(cuIpcGetMemHandle, check_ipc_get) \
+    ONE(cuIpcOpenMemHandle, check_ipc_open_v1) \
+    ONE(cuIpcOpenMemHandle_v2, check_ipc_open_v2) \
+    ONE(cuIpcCloseMemHandle, check_ipc_close) \
     ONE(cuStreamSynchronize, check_settling_stream) \
     ONE(cuStreamSynchronize_ptsz, check_settling_stream_ptsz) \
     ONE(cuCtxSynchronize, check_settling_context) \

@@ -36,6 +36,10 @@ struct pool_props {
     unsigned char rest[56];
 };
 
+struct ipc_handle {
+    unsigned char bytes[64];
+};
+
 /* name, parameters */
 #define DRIVER_API(API) \
     API(cuInit, (unsigned)) \
@@ -98,6 +102,12 @@ struct pool_props {
     API(cuMemMap, (uint64_t, size_t, size_t, uint64_t, uint64_t)) \
     API(cuMemUnmap, (uint64_t, size_t)) \
     API(cuMemRetainAllocationHandle, (uint64_t *, void *)) \
+    API(cuMemExportToShareableHandle, (void *, uint64_t, int, uint64_t)) \
+    API(cuMemImportFromShareableHandle, (uint64_t *, void *, int)) \
+    API(cuIpcGetMemHandle, (struct ipc_handle *, uint64_t)) \
+    API(cuIpcOpenMemHandle, (uint64_t *, struct ipc_handle, unsigned)) \
+    API(cuIpcOpenMemHandle_v2, (uint64_t *, struct ipc_handle, unsigned)) \
+    API(cuIpcCloseMemHandle, (uint64_t)) \
     API(cuMemPoolCreate, (handle_t *, const struct pool_props *)) \
     API(cuMemPoolDestroy, (handle_t)) \
     API(cuMemPoolTrimTo, (handle_t, size_t)) \
