@@ -39,6 +39,7 @@ from tests.native.fake.sharing import (
 Spawn = Callable[..., CudaProcess]
 CONTEXT = 16 * MIB
 
+
 def used(model: Any, index: int = 0) -> int:
     return int(model.usage(index).used_bytes)
 
