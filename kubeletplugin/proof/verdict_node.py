@@ -3,10 +3,11 @@
 Unlike the verdicts about processes (verdict.py) these need no second look: only the plugin writes these files.
 """
 
-from fracgpu.kubeletplugin.prepare.checkpoint import EntryState
+from fracgpu.kubeletplugin.prepare.checkpoint import AllocationRecord, EntryState
 from fracgpu.kubeletplugin.proof.evidence import AllocationEvidence, FileTrouble, Trouble
 from fracgpu.kubeletplugin.proof.observation import Finding, Truth
 from fracgpu.native import abi
+from fracgpu.native.config_page import ConfigPage
 
 _DIGEST_SHOWN = 12
 
@@ -43,19 +44,20 @@ def compatible(evidence: AllocationEvidence) -> Finding:
     page = evidence.page
     if isinstance(page, FileTrouble):
         return _page_trouble(page)
-    record = evidence.record
-    limit = record.memory_bytes if record.limited else None
-    same = (page.allocation_id, page.device_uuid.lower(), page.memory_limit_bytes) == (
-        record.allocation_id,
-        record.gpu_uuid.lower(),
-        limit,
-    )
-    if not same:
+    if not _fits(page, evidence.record):
         return Finding(Truth.FALSE, "ConfigPageDiffers", "the config page states other limits than the checkpoint")
     account = evidence.account
     if isinstance(account, FileTrouble) and account.kind is Trouble.OTHER_VERSION:
         return Finding(Truth.FALSE, "VersionMismatch", f"state file {account.what}")
     return Finding(Truth.TRUE, "Compatible", f"interceptor {digest}, ABI version {abi.ABI_VERSION}")
+
+
+def _fits(page: ConfigPage, record: AllocationRecord) -> bool:
+    """Tell whether the page is the allocation's; the node's administrator may have lowered its limit."""
+    if (page.allocation_id, page.device_uuid.lower()) != (record.allocation_id, record.gpu_uuid.lower()):
+        return False
+    limit = page.memory_limit_bytes
+    return (limit is None) == (not record.limited) and (limit is None or limit <= record.memory_bytes)
 
 
 def _page_trouble(page: FileTrouble) -> Finding:

@@ -1,6 +1,7 @@
 """What the observer finds on a node, look by look."""
 
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from fracgpu.driver.usage import GpuProcess
 from fracgpu.kubeletplugin.prepare.claim import ClaimRef
 from fracgpu.kubeletplugin.proof import observed_files as observer_files
 from fracgpu.kubeletplugin.proof.observation import NodeObservation
+from fracgpu.native.config_change import change_config_page
 from fracgpu.native.state_file import SlotSnapshot, read_state_file
 from tests.kubeletplugin.proof.observer_setting import DIRECTORIES, GIB, NOW, POD, SLOT, UUIDS, Setting
 
@@ -178,6 +180,30 @@ def test_after_a_reboot(setting: Setting, claim: Any) -> None:
         "Unknown/FilesMissing",
     ]
     assert (one.used_bytes, one.refusals, one.host_pinned_bytes) == (None, None, None)
+
+
+def test_limits_changed_on_the_node_are_shown_and_no_tampering(setting: Setting, claim: Any) -> None:
+    ref = claim()
+    setting.process(1, ref, container="a")
+    page = setting.world.allocation(ref) / "config"
+    before = setting.look()["c1"]
+    change_config_page(page, lambda now: replace(now, memory_limit_bytes=GIB, suspend=True))
+    one = setting.look()["c1"]
+    assert (before.memory_limit_bytes, before.suspended) == (8 * GIB, False)
+    assert (one.memory_limit_bytes, one.suspended) == (GIB, True)
+    kinds = ("prepared", "enforced", "within_limit", "compatible")
+    assert [getattr(one, kind).reason for kind in kinds] == [getattr(before, kind).reason for kind in kinds]
+
+
+def test_a_change_that_was_cut_off_is_said_until_the_next_one(setting: Setting, claim: Any) -> None:
+    page = setting.world.allocation(claim()) / "config"
+    with page.open("r+b") as file:
+        os.pwrite(file.fileno(), b"\3", 16)
+    one = setting.look()["c1"]
+    assert (one.compatible.truth, one.memory_limit_bytes) == ("False", 8 * GIB)
+    assert "odd" in one.compatible.message
+    change_config_page(page, lambda now: now)
+    assert setting.look()["c1"].compatible.truth == "True"
 
 
 def test_an_account_that_the_container_broke(setting: Setting, claim: Any) -> None:

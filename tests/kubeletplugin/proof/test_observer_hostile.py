@@ -1,5 +1,8 @@
 """Containers that want to look enforced, or like somebody else: what they can do without any right, or with mounts."""
 
+import fcntl
+import os
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +12,7 @@ import pytest
 
 from fracgpu.kubeletplugin.prepare.claim import ClaimRef
 from fracgpu.kubeletplugin.proof import observed_files as observer_files
+from fracgpu.native import abi
 from fracgpu.native.state_file import read_state_file
 from tests.kubeletplugin.proof.observer_setting import GIB, SLOT, Setting
 
@@ -86,6 +90,23 @@ def test_a_process_with_too_many_mounts_is_not_called_enforced(setting: Setting,
     with (place / "mountinfo").open("a") as lines:
         lines.write("".join(f"9 1 0:9 / /mnt/{n} rw - tmpfs t rw\n" for n in range(40_000)))
     assert setting.verdict() == "False/LibraryNotLoaded"
+
+
+def test_charges_that_a_container_makes_up_count_against_it(setting: Setting, claim: Any) -> None:
+    """Absurd counters in a slot whose lock it holds are cut to what a machine can hold, and are its own."""
+    ref, _ = claim(), claim("c2")
+    state = setting.world.allocation(ref) / "state"
+    rogue = os.open(state, os.O_RDWR)
+    try:
+        forged = struct.pack("<IiQQQQ", abi.SLOT_LIVE, 1, 0, 0, 2**64 - 1, 2**63 - 1)
+        os.pwrite(rogue, forged, abi.STATE_HEADER_BYTES)
+        os.pwrite(rogue, bytes(8), 24)
+        fcntl.fcntl(rogue, fcntl.F_OFD_SETLK, struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        seen = setting.look()
+    finally:
+        os.close(rogue)
+    assert (seen["c1"].used_bytes, seen["c1"].within_limit.reason) == (1 << 48, "OverLimit")
+    assert (seen["c2"].used_bytes, seen["c2"].within_limit.reason) == (0, "WithinLimit")
 
 
 def test_who_keeps_the_account_but_is_not_the_claims_is_said(

@@ -59,6 +59,7 @@ COMPATIBLE = {
         "False/ConfigPageDiffers",
         "states other limits",
     ),
+    "a lowered limit": (evidence(page=replace(PAGE, memory_limit_bytes=GIB, suspend=True)), "True/Compatible", ""),
     "limit lost": (evidence(page=replace(PAGE, memory_limit_bytes=None)), "False/ConfigPageDiffers", ""),
     "another GPU": (evidence(page=replace(PAGE, device_uuid=UUID[:-1] + "6")), "False/ConfigPageDiffers", ""),
     "none, as it should be": (
