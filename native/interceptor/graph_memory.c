@@ -27,19 +27,19 @@ static uint64_t handle_of(CUdevice device)
     return HANDLE | (uint32_t)device;
 }
 
-static bool is_handle(uint64_t handle)
+bool fg_graph_memory_handle(uint64_t handle)
 {
     return handle >= HANDLE && handle < HANDLE + FG_DEVICES_MAX;
 }
 
 bool fg_graph_memory_is(const struct fg_pool *record)
 {
-    return is_handle(__atomic_load_n(&record->handle, __ATOMIC_ACQUIRE));
+    return fg_graph_memory_handle(__atomic_load_n(&record->handle, __ATOMIC_ACQUIRE));
 }
 
 bool fg_graph_memory_reserved(uint64_t handle, uint64_t *reserved)
 {
-    return is_handle(handle) && FG_CALL(cuDeviceGetGraphMemAttribute, (CUdevice)(handle - HANDLE),
+    return fg_graph_memory_handle(handle) && FG_CALL(cuDeviceGetGraphMemAttribute, (CUdevice)(handle - HANDLE),
                                         CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT, reserved) == CUDA_SUCCESS;
 }
 

@@ -42,6 +42,8 @@ void fg_graph_pointer_freed(struct fg_process *process);
 
 /* Whether a record in the list of pools is a device's graph memory; give back what it holds unused. */
 bool fg_graph_memory_is(const struct fg_pool *record);
+/* The same of what stands in the place of a pool's handle. */
+bool fg_graph_memory_handle(uint64_t handle);
 CUresult fg_graph_memory_trim(struct fg_process *process, const struct fg_pool *record);
 /* The record of a device's graph memory, NULL while there is none. */
 struct fg_pool *fg_graph_memory_find(struct fg_process *process, CUdevice device);

@@ -3,6 +3,7 @@
  */
 #include "graph_walk.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "../limiter/amount.h"
@@ -42,44 +43,54 @@ static bool add(struct spans *spans, const struct span *span)
     return true;
 }
 
-static bool walk(CUgraph graph, struct spans *spans, int depth);
+static CUresult walk(CUgraph graph, struct spans *spans, int depth);
 
-static bool look_at(CUgraphNode node, struct spans *spans, int depth)
+static CUresult added(struct spans *spans, const struct span *span)
+{
+    return add(spans, span) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+static CUresult look_at(CUgraphNode node, struct spans *spans, int depth)
 {
     int type = -1;
     struct fg_graph_alloc alloc;
     struct span span = {.start = 0};
     CUgraph child = NULL;
-    if (FG_CALL(cuGraphNodeGetType, node, &type) != CUDA_SUCCESS)
-        return true;
-    if (type == CU_GRAPH_NODE_TYPE_GRAPH && FG_CALL(cuGraphChildGraphNodeGetGraph, node, &child) == CUDA_SUCCESS)
-        return walk(child, spans, depth + 1);
-    if (type == CU_GRAPH_NODE_TYPE_MEM_FREE && FG_CALL(cuGraphMemFreeNodeGetParams, node, &span.start) == CUDA_SUCCESS)
-        return add(spans, &span);
-    if (type != CU_GRAPH_NODE_TYPE_MEM_ALLOC || FG_CALL(cuGraphMemAllocNodeGetParams, node, &alloc) != CUDA_SUCCESS)
-        return true;
-    if (alloc.location.type != CU_MEM_LOCATION_TYPE_DEVICE)
-        return true;
+    CUresult code = FG_CALL(cuGraphNodeGetType, node, &type);
+    if (code != CUDA_SUCCESS)
+        return code;
+    if (type == CU_GRAPH_NODE_TYPE_GRAPH) {
+        code = FG_CALL(cuGraphChildGraphNodeGetGraph, node, &child);
+        return code == CUDA_SUCCESS ? walk(child, spans, depth + 1) : code;
+    }
+    if (type == CU_GRAPH_NODE_TYPE_MEM_FREE) {
+        code = FG_CALL(cuGraphMemFreeNodeGetParams, node, &span.start);
+        return code == CUDA_SUCCESS ? added(spans, &span) : code;
+    }
+    if (type != CU_GRAPH_NODE_TYPE_MEM_ALLOC)
+        return CUDA_SUCCESS;
+    code = FG_CALL(cuGraphMemAllocNodeGetParams, node, &alloc);
+    if (code != CUDA_SUCCESS || alloc.location.type != CU_MEM_LOCATION_TYPE_DEVICE)
+        return code;
     span = (struct span){.start = alloc.address, .bytes = alloc.bytes, .device = alloc.location.id};
-    return add(spans, &span);
+    return added(spans, &span);
 }
 
-static bool walk(CUgraph graph, struct spans *spans, int depth)
+static CUresult walk(CUgraph graph, struct spans *spans, int depth)
 {
     size_t count = 0;
-    if (depth > DEPTH_MAX || FG_CALL(cuGraphGetNodes, graph, NULL, &count) != CUDA_SUCCESS || count == 0)
-        return true;
+    CUresult code = depth > DEPTH_MAX ? CUDA_SUCCESS : FG_CALL(cuGraphGetNodes, graph, NULL, &count);
+    if (code != CUDA_SUCCESS || count == 0)
+        return code;
     size_t bytes = count * sizeof(CUgraphNode);
     CUgraphNode *nodes = fg_region_private(bytes);
     if (nodes == NULL)
-        return false;
-    bool done = true;
-    if (FG_CALL(cuGraphGetNodes, graph, nodes, &count) == CUDA_SUCCESS) {
-        for (size_t index = 0; done && index < count; index++)
-            done = look_at(nodes[index], spans, depth);
-    }
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    code = FG_CALL(cuGraphGetNodes, graph, nodes, &count);
+    for (size_t index = 0; code == CUDA_SUCCESS && index < count; index++)
+        code = look_at(nodes[index], spans, depth);
     fg_region_free(nodes, bytes);
-    return done;
+    return code;
 }
 
 /* By address, allocations before frees. Shell's way: there may be ten thousands, and nothing to sort them with. */
@@ -137,16 +148,16 @@ static void add_up(const struct spans *spans, struct fg_graph_need *need)
         need->on[at].lasting = (uint32_t)fg_min(need->on[at].lasting, need->on[at].pages);
 }
 
-bool fg_graph_need(CUgraph graph, struct fg_graph_need *need)
+CUresult fg_graph_need(CUgraph graph, struct fg_graph_need *need)
 {
     struct spans spans = {.items = NULL};
     need->count = 0;
-    bool done = graph == NULL || walk(graph, &spans, 0);
-    if (done) {
+    CUresult code = graph == NULL ? CUDA_SUCCESS : walk(graph, &spans, 0);
+    if (code == CUDA_SUCCESS) {
         sort(&spans);
         add_up(&spans, need);
     }
     if (spans.items != NULL)
         fg_region_free(spans.items, spans.room * sizeof(struct span));
-    return done;
+    return code;
 }

@@ -8,7 +8,6 @@
 #ifndef FRACGPU_INTERCEPTOR_GRAPH_WALK_H
 #define FRACGPU_INTERCEPTOR_GRAPH_WALK_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "cuda_types.h"
@@ -26,7 +25,8 @@ struct fg_graph_need {
     } on[FG_GRAPH_DEVICES_MAX];
 };
 
-/* False when no memory is left to find out. A graph that the driver does not know needs nothing. */
-bool fg_graph_need(CUgraph graph, struct fg_graph_need *need);
+/* The driver's own code for a graph that it does not know or can not tell about: it could not be charged, and the
+ * driver has as little reason to make it executable. */
+CUresult fg_graph_need(CUgraph graph, struct fg_graph_need *need);
 
 #endif

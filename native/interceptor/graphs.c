@@ -71,10 +71,10 @@ static CUresult begin(struct making *making, CUgraph graph, uint64_t flags, uint
     making->stream = upload_stream;
     making->process = fg_process_attached();
     int mode = fg_capture_relax();
-    bool known = fg_graph_need(graph, &need);
+    CUresult code = fg_graph_need(graph, &need);
     fg_capture_restore(mode);
-    if (!known)
-        return CUDA_ERROR_OUT_OF_MEMORY;
+    if (code != CUDA_SUCCESS)
+        return code;
     if (need.count != 0 && (making->process = fg_process()) == NULL)
         return CUDA_ERROR_SYSTEM_NOT_READY;
     for (; making->count < need.count; making->count++)
@@ -83,7 +83,6 @@ static CUresult begin(struct making *making, CUgraph graph, uint64_t flags, uint
                                    .pages = need.on[making->count].pages,
                                    .lasting = need.on[making->count].lasting,
                                    .frees_itself = (flags & CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH) != 0};
-    CUresult code = CUDA_SUCCESS;
     while ((flags & CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD) != 0 && code == CUDA_SUCCESS && making->held < making->count) {
         code = fg_graph_reserve(making->process, &making->parts[making->held], making->stream,
                                 &making->holds[making->held]);

@@ -74,8 +74,10 @@ struct fg_pool *fg_pool_record(struct fg_process *process, CUmemoryPool pool, st
 
 bool fg_pool_attribute(CUmemoryPool pool, int attribute, uint64_t *value)
 {
-    if (attribute == CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT && fg_graph_memory_reserved((uint64_t)(uintptr_t)pool, value))
-        return true;
+    /* What stands for the memory of graphs is no pool that a driver knows. */
+    if (fg_graph_memory_handle((uint64_t)(uintptr_t)pool))
+        return attribute == CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT &&
+               fg_graph_memory_reserved((uint64_t)(uintptr_t)pool, value);
     return FG_CALL(cuMemPoolGetAttribute, pool, attribute, value) == CUDA_SUCCESS;
 }
 

@@ -42,6 +42,8 @@ class Hook:
         return {"nvml": "libnvidia-ml.so.1", "cuda": "libcuda.so.1"}[self.library]
 
 
+# The concerns of hooks that take memory or give it back.
+TAKERS = frozenset({"alloc", "free", "refs", "graphs"})
 HOOKS = tuple(
     Hook(symbol=symbol, concern=concern)
     for concern, symbol in re.findall(r"^HOOK\((\w+), (\w+),", HOOKS_DEF.read_text(), flags=re.MULTILINE)
@@ -57,7 +59,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "hook" in metafunc.fixturenames:
         metafunc.parametrize("hook", HOOKS, ids=[hook.symbol for hook in HOOKS])
     if "taker" in metafunc.fixturenames:
-        takers = [hook for hook in HOOKS if hook.library == "cuda" and hook.concern in ("alloc", "free", "refs")]
+        takers = [hook for hook in HOOKS if hook.library == "cuda" and hook.concern in TAKERS]
         metafunc.parametrize("taker", takers, ids=[hook.symbol for hook in takers])
 
 
