@@ -61,6 +61,7 @@ proto: $(STAMP) $(LINKTREE) ## regenerate the committed gRPC stubs
 
 bench: native   ## what a call, a Prepare, a placement cost; the first two against their floors in the same run
 	@$(PYTHON) bench/native/run.py
+	@$(PYTHON) bench/native/starts.py
 	@$(PYTHON) -m bench.kubeletplugin.run
 	@$(PYTHON) -m bench.controller.engine
 	@$(PYTHON) -m bench.controller.world

@@ -5,6 +5,7 @@ not Python extensions, so a wheel serves every Python 3; they are built for glib
 says.
 """
 
+import platform
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from setuptools.dist import Distribution
 ROOT = Path(__file__).parent.resolve()
 # What of native/Makefile's output is for users; the rest is objects and tests.
 PRODUCTS = ("container", "standalone", "preload", "fake", "probe")
-PLATFORM_TAG = "manylinux_2_17_x86_64"
+# The native parts are built for the machine that builds the wheel: x86_64 or aarch64.
+PLATFORM_TAG = f"manylinux_2_17_{platform.machine()}"
 
 
 class BuildWithNative(build_py):

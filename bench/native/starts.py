@@ -89,7 +89,7 @@ def crowd_costs(directory: Path, libraries: NativeLibraries, rounds: int) -> dic
             }
             command = [str(program), str(PROGRAMS)]
             done = subprocess.run(command, env=environment, input="", check=True, capture_output=True, text=True)
-            well, seconds = done.stdout.split()
+            well, seconds, _ = done.stdout.split()
             assert int(well) == PROGRAMS, done.stdout
             found[side].append(float(seconds))
     return found

@@ -1,6 +1,7 @@
 /*
  * crowd COUNT: so many programs at once. All wait behind one pipe, then each starts CUDA and takes 1 MiB, says so, and
- * keeps it until its standard input ends. Prints how many got it and the seconds from the first to the last.
+ * keeps it until its standard input ends. Prints how many got it, the seconds from the first to the last, and what
+ * code one of the others got.
  */
 #include <dlfcn.h>
 #include <stdint.h>
@@ -16,21 +17,22 @@ static double now(void)
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-static char work(void)
+static int work(void)
 {
     uint64_t address = 0;
     void *library = dlopen("libcuda.so.1", RTLD_NOW), *context = NULL;
     if (library == NULL)
-        return 3;
+        return -3;
     int (*init)(unsigned) = (int (*)(unsigned))dlsym(library, "cuInit");
     int (*retain)(void **, int) = (int (*)(void **, int))dlsym(library, "cuDevicePrimaryCtxRetain");
     int (*use)(void *) = (int (*)(void *))dlsym(library, "cuCtxSetCurrent");
     int (*allocate)(uint64_t *, size_t) = (int (*)(uint64_t *, size_t))dlsym(library, "cuMemAlloc_v2");
-    if (init(0) != 0)
-        return 4;
+    int code = init(0);
+    if (code != 0)
+        return code;
     if (retain(&context, 0) != 0 || use(context) != 0)
-        return 5;
-    return (char)allocate(&address, (size_t)1 << 20);
+        return -5;
+    return allocate(&address, (size_t)1 << 20);
 }
 
 int main(int count, char **arguments)
@@ -45,19 +47,24 @@ int main(int count, char **arguments)
             close(gate[1]);
             close(leave[1]);
             if (read(gate[0], &byte, 1) == 0) {
-                byte = work();
-                if (write(answers[1], &byte, 1) == 1 && read(leave[0], &byte, 1) == 0)
+                int code = work();
+                if (write(answers[1], &code, sizeof(code)) == sizeof(code) && read(leave[0], &byte, 1) == 0)
                     _exit(0);
             }
             _exit(1);
         }
     }
     double began = now();
-    int well = 0;
+    int well = 0, other = 0;
     close(gate[1]);
-    for (int index = 0; index < programs; index++)
-        well += read(answers[0], &byte, 1) == 1 && byte == 0;
-    printf("%d %.6f\n", well, now() - began);
+    for (int index = 0; index < programs; index++) {
+        int code = -1;
+        if (read(answers[0], &code, sizeof(code)) == sizeof(code) && code == 0)
+            well++;
+        else
+            other = code;
+    }
+    printf("%d %.6f %d\n", well, now() - began, other);
     fflush(stdout);
     return read(0, &byte, 1) == 0 ? 0 : 1;
 }
