@@ -143,12 +143,23 @@ class Account:
         if name == "alloc_pitch" and size:
             width = step.extra * 100 + 1
             size = -(-width // 512) * 512 * (size // width + 1)
-        # Rows and tiles are rounded up, and levels of a mipmap add up to less than one more of the first.
-        if name in ("array", "mipmap"):
-            size *= 4
+        if name in ("array", "mipmap") and size:
+            size = image_bytes(size, step.extra) * (2 if name == "mipmap" else 1)
         # A request to a pool may need a whole new block.
         unit = POOL_GROWTH if name in ("pool_alloc", "async_alloc") else GRANULE
         return -(-size // unit) * unit
+
+
+def image_bytes(size: int, extra: int) -> int:
+    """Return what the shape that replay_arrays.c makes of them takes at most; its mip levels add less than as much.
+
+    Rows are multiples of 64 bytes, and their number is rounded up to a power of two or to a multiple of 256.
+    """
+    width, layers = extra % 64 * 32 + 1, extra % 7 + 1 if extra >= 128 else 1
+    height = size // (16 * width) + 1
+    height = height // layers + 1 if extra >= 128 else height
+    rows = max(8, min(2 * height, height + 255))
+    return -(-16 * width // 64) * 64 * rows * layers
 
 
 def replay(account: Account, steps: Iterable[Step], slack: int, seen: Counter[str]) -> None:

@@ -91,6 +91,7 @@ static void end_all(void)
     end_physical();
     end_pools();
     end_arrays();
+    end_tiles();
 }
 
 int main(int count, char **arguments)

@@ -40,7 +40,9 @@ typedef int operate_t(const struct operation *);
     ONE(array, do_array) \
     ONE(array_destroy, do_array_destroy) \
     ONE(mipmap, do_mipmap) \
-    ONE(mipmap_destroy, do_mipmap_destroy)
+    ONE(mipmap_destroy, do_mipmap_destroy) \
+    ONE(tile_map, do_tile_map) \
+    ONE(tile_unmap, do_tile_unmap)
 
 #define DECLARE_OPERATION(name, function) operate_t function;
 OPERATIONS(DECLARE_OPERATION)
@@ -51,5 +53,6 @@ void end_plain(void);
 void end_physical(void);
 void end_pools(void);
 void end_arrays(void);
+void end_tiles(void);
 
 #endif
