@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "array_shape.h"
 #include "driver.h"
 
 #define CHECK(condition) do { \
@@ -55,6 +56,13 @@ CUresult cuMemAddressFree(CUdeviceptr address, size_t size);
 CUresult cuMemMap(CUdeviceptr address, size_t size, size_t offset, CUmemHandle handle, unsigned long long flags);
 CUresult cuMemUnmap(CUdeviceptr address, size_t size);
 CUresult cuMemSetAccess(CUdeviceptr address, size_t size, const CUmemAccessDesc *accesses, size_t count);
+CUresult cuArray3DCreate_v2(CUarray *out, const CUarray3dDescriptor *descriptor);
+CUresult cuArrayDestroy(CUarray array);
+CUresult cuArrayGetPlane(CUarray *out, CUarray array, unsigned index);
+CUresult cuMipmappedArrayCreate(CUmipmappedArray *out, const CUarray3dDescriptor *descriptor, unsigned levels);
+CUresult cuMipmappedArrayDestroy(CUmipmappedArray mipmap);
+CUresult cuMipmappedArrayGetLevel(CUarray *out, CUmipmappedArray mipmap, unsigned level);
+CUresult cuMemcpy3D_v2(const CUmemcpy3D *copy);
 CUresult cuPointerGetAttributes(unsigned count, const int *attributes, void **data, CUdeviceptr address);
 CUresult cuGetProcAddress_v2(const char *name, void **out, int version, uint64_t flags, int *status);
 
@@ -165,6 +173,47 @@ static void virtual_memory(void)
     CHECK(free_now() == before);
 }
 
+/* Every byte of an array, and one more. */
+static void fill(CUarray array, size_t width, size_t height, size_t depth)
+{
+    uint8_t *content = calloc(width * height, depth);
+    CUmemcpy3D copy = { .src_type = CU_MEMORYTYPE_HOST, .src_host = content, .dst_type = CU_MEMORYTYPE_ARRAY,
+                        .dst_array = array, .width = width, .height = height, .depth = depth };
+    OK(cuMemcpy3D_v2(&copy));
+    copy.dst_z = 1;
+    CHECK(cuMemcpy3D_v2(&copy) == CUDA_ERROR_INVALID_VALUE);
+    free(content);
+}
+
+static void arrays(void)
+{
+    uint64_t before = free_now();
+    CUcontext context;
+    CUarray array, part;
+    CUmipmappedArray mipmap;
+    CUarray3dDescriptor nv12 = { 7, 5, 0, 0xb0, 1, 0 }, deep = { 33, 17, 9, 0x20, 4, 0 };
+    CUarray3dDescriptor sparse = { 300, 300, 0, 0x01, 1, ARRAY_SPARSE }, huge = { 16384, 16384, 0, 0x20, 4, 0 };
+    OK(cuArray3DCreate_v2(&array, &nv12));
+    OK(cuArrayGetPlane(&part, array, 1));
+    fill(part, 8, 3, 1);
+    CHECK(cuArrayDestroy(part) == CUDA_ERROR_INVALID_HANDLE);
+    OK(cuArrayDestroy(array));
+    CHECK(cuArrayDestroy(part) == CUDA_ERROR_INVALID_HANDLE);
+    CHECK(cuArray3DCreate_v2(&array, &huge) == CUDA_ERROR_OUT_OF_MEMORY);
+    OK(cuCtxCreate_v2(&context, 0, 0));
+    OK(cuArray3DCreate_v2(&array, &nv12));
+    OK(cuArrayGetPlane(&part, array, 0));
+    OK(cuArray3DCreate_v2(&array, &sparse));
+    OK(cuMipmappedArrayCreate(&mipmap, &deep, 4));
+    OK(cuMipmappedArrayGetLevel(&part, mipmap, 3));
+    fill(part, 4 * 16, 2, 1);
+    OK(cuMipmappedArrayGetLevel(&part, mipmap, 0));
+    fill(part, 33 * 16, 17, 9);
+    OK(cuCtxDestroy_v2(context));
+    CHECK(cuMipmappedArrayDestroy(mipmap) == CUDA_ERROR_INVALID_HANDLE);
+    CHECK(free_now() == before);
+}
+
 static void handles(void)
 {
     CUstream stream;
@@ -257,6 +306,7 @@ int main(void)
     other_memory();
     pools();
     virtual_memory();
+    arrays();
     handles();
     forks();
     OK(cuMemAlloc_v2(&address, 10 * MIB));
