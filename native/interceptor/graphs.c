@@ -119,7 +119,10 @@ static CUresult end(struct making *making, CUresult code, CUgraphExec *target, C
         CUgraphExec made = NULL; \
         CUgraphExec *result = exec == NULL ? NULL : &made; \
         CUresult code = begin(&making, graph, flags, stream); \
-        return code != CUDA_SUCCESS ? code : end(&making, FG_CALL(name, result, __VA_ARGS__), exec, made); \
+        if (code != CUDA_SUCCESS) \
+            return code; \
+        code = FG_CALL(name, result, __VA_ARGS__); \
+        return end(&making, code, exec, made); \
     }
 
 MAKING_HOOK(cuGraphInstantiate,
