@@ -16,6 +16,7 @@ from fracgpu.driver.names import (
     allocation_hash,
     cdi_device_id,
 )
+from fracgpu.native.abi import CONFIG_FILE_BYTES
 from fracgpu.native.config_page import decode_config_page
 from fracgpu.sim.lab import proof_checks
 from fracgpu.sim.lab.allocations import allocation_directory, allocation_ids, cdi_file
@@ -120,7 +121,9 @@ def _check_config_page(stage: Stage, node: NodeUnderTest, evidence: Evidence, cl
 
 def _check_page_inside(stage: Stage, evidence: Evidence, name: str, on_node: Path, allocation: str) -> None:
     path = f"{CONTAINER_ALLOCATIONS_DIR}/{allocation}/config"
-    digest, seen = _digest(on_node), _digest_inside(stage, name, path)
+    # The page alone: what follows it in the file the host writes anew each second.
+    digest = hashlib.sha256(on_node.read_bytes()[:CONFIG_FILE_BYTES]).hexdigest()
+    seen = stage.output_of(name, ["sh", "-c", f"head -c {CONFIG_FILE_BYTES} {path} | sha256sum"]).split()[0]
     result = stage.cluster.execute(name, ["sh", "-c", f": >> {path}"], namespace=stage.namespace)
     evidence.check(
         "the container sees that page and cannot change it",
@@ -155,10 +158,6 @@ def check_rights(who: str, rights: Rights, evidence: Evidence) -> None:
 def _mounts(spec: Json) -> list[Json]:
     edits = [spec.get("containerEdits") or {}, *(device["containerEdits"] for device in spec["devices"])]
     return [mount for edit in edits for mount in edit.get("mounts") or []]
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _digest_inside(stage: Stage, name: str, path: str) -> str:
