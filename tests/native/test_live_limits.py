@@ -18,8 +18,9 @@ from fracgpu.native.state_file import read_state_file
 
 GPUS = ("GPU-11111111-2222-3333-4444-555555555555", "GPU-66666666-7777-8888-9999-aaaaaaaaaaaa")
 MIB = 1 << 20
-# Far below the 500 ms after which a waiting thread looks by itself: whoever is that quick was woken.
-WOKEN_SECONDS = 0.4
+# Below what is left of the 500 ms after which a waiting thread looks by itself (suspended.c says `held` early in its
+# second slice): whoever is that quick was woken.
+WOKEN_SECONDS = 0.3
 
 
 def limit(mib: int) -> Callable[[ConfigPage], ConfigPage]:

@@ -2,8 +2,9 @@
  * suspended THREADS: what allocates waits while the host has the allocation suspended, and nothing else does.
  *
  * It prints `ready` and waits for a line while the host suspends. Then THREADS threads allocate, each in another way,
- * while the main thread frees, looks, forks, and sends them signals. It prints `held` when all of them still wait, waits
- * for another line, and prints `passed CODE NANOSECONDS` for each thread, with the CLOCK_MONOTONIC time of its return.
+ * while the main thread frees, looks, forks, captures, and sends signals. It prints `held` when all of them still wait,
+ * waits for another line, and prints `passed CODE NANOSECONDS` for each thread, with the CLOCK_MONOTONIC time of its
+ * return.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -82,8 +83,19 @@ static void look_in_a_child(void)
     CHECK(cuMemGetInfo_v2(&free_bytes, &total) == 0 && total == 64 * MIB);
 }
 
+/* A captured allocation is a node of a graph: nothing is allocated now, so nothing waits. */
+static void allocate_in_a_capture(handle_t stream)
+{
+    uint64_t address;
+    handle_t graph = NULL;
+    CHECK(cuStreamBeginCapture_v2(stream, 2) == 0);
+    CHECK(cuMemAllocAsync(&address, MIB, stream) == 0);
+    CHECK(cuStreamEndCapture(stream, &graph) == 0 && graph != NULL);
+}
+
 int main(int count, char **arguments)
 {
+    handle_t stream;
     int threads = count > 1 ? atoi(arguments[1]) : 1;
     uint64_t kept, waiting_since;
     struct sigaction action = {.sa_handler = on_signal};
@@ -91,7 +103,7 @@ int main(int count, char **arguments)
     load_driver();
     CHECK(cuInit(0) == 0);
     use_device(0);
-    CHECK(cuMemAlloc_v2(&kept, 4 * MIB) == 0);
+    CHECK(cuMemAlloc_v2(&kept, 4 * MIB) == 0 && cuStreamCreate(&stream, 0) == 0);
     wait_for_line("ready");
     for (int index = 0; index < threads; index++) {
         workers[index].way = index;
@@ -103,6 +115,7 @@ int main(int count, char **arguments)
         usleep(500);
     }
     look_in_a_child();
+    allocate_in_a_capture(stream);
     CHECK(cuMemFree_v2(kept) == 0);
     /* Longer than a slice of the wait, so that it has looked by itself at least once. */
     while (now_ns() - waiting_since < 700000000u)
