@@ -67,8 +67,14 @@ CUresult fg_graph_memory_trim(struct fg_process *process, const struct fg_pool *
     fg_capture_restore(mode);
     /* What runs keeps its memory, and a trim that takes nothing away changes nothing. */
     if (after < before)
-        __atomic_fetch_add(&streams_of(process, record)->epoch, 1, __ATOMIC_SEQ_CST);
+        fg_graph_memory_shrank(process, record);
     return code;
+}
+
+void fg_graph_memory_shrank(struct fg_process *process, const struct fg_pool *record)
+{
+    if (fg_graph_memory_is(record))
+        __atomic_fetch_add(&streams_of(process, record)->epoch, 1, __ATOMIC_SEQ_CST);
 }
 
 static struct fg_graph_stream *find_stream(struct fg_graph_streams *streams, uint64_t stream)

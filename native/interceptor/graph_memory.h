@@ -37,6 +37,8 @@ CUresult fg_graph_reserve(struct fg_process *process, const struct fg_graph_part
 void fg_graph_mapped(struct fg_process *process, struct fg_graph_part *part, uint64_t stream, bool mapped, bool launched,
                      const struct fg_graph_hold *hold);
 
+/* It is less than it was: what a stream had there may be gone. Nothing for the record of a pool. */
+void fg_graph_memory_shrank(struct fg_process *process, const struct fg_pool *record);
 /* A pointer was freed that no allocation is known for: it may be what a graph left behind. */
 void fg_graph_pointer_freed(struct fg_process *process);
 

@@ -205,6 +205,7 @@ static bool look(struct fg_process *process, struct fg_pool *record, CUmemoryPoo
         return true;
     /* It may have given up the block that the headroom is in. */
     clear_headroom(record);
+    fg_graph_memory_shrank(process, record);
     return false;
 }
 

@@ -6,6 +6,7 @@
  * the primary context for as long as it lives.
  */
 #include "../limiter/amount.h"
+#include "capture_mode.h"
 #include "charge.h"
 #include "context_charge.h"
 #include "devices.h"
@@ -29,7 +30,10 @@ static bool is_active(CUdevice device)
 {
     unsigned int flags = 0;
     int active = 0;
-    return FG_CALL(cuDevicePrimaryCtxGetState, device, &flags, &active) == CUDA_SUCCESS && active != 0;
+    int mode = fg_capture_relax();
+    CUresult code = FG_CALL(cuDevicePrimaryCtxGetState, device, &flags, &active);
+    fg_capture_restore(mode);
+    return code == CUDA_SUCCESS && active != 0;
 }
 
 static struct fg_primary *primary_of(struct fg_process *process, CUdevice device)
