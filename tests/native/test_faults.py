@@ -13,6 +13,10 @@ import pytest
 LIMIT_MIB = 1024
 GPU = "GPU-11111111-2222-3333-4444-555555555555"
 
+# Not resets and green contexts, and no stalls: the other threads of the program would lose their context.
+CONTEXTS = [f"cuCtx{call}" for call in ("Create", "Create_v2", "Create_v3", "Create_v4", "Attach", "Detach", "Destroy")]
+CONTEXTS += ["cuCtxDestroy_v2", *(f"cuDevicePrimaryCtx{call}" for call in ("Retain", "Release", "Release_v2"))]
+
 Run = Callable[..., Any]
 
 
@@ -36,3 +40,9 @@ def test_hook_keeps_the_account_true(run_faults: Run, taker: Any, mode: str) -> 
 def test_killed_inside_the_driver_a_process_leaves_nothing(run_faults: Run, taker: Any) -> None:
     run_faults(taker.symbol, "kill", expect=-signal.SIGKILL)
     run_faults("cuMemAlloc_v2", "all")
+
+
+@pytest.mark.parametrize("mode", ["fail", "assist"])
+@pytest.mark.parametrize("symbol", CONTEXTS)
+def test_contexts_keep_the_account_true(run_faults: Run, symbol: str, mode: str) -> None:
+    run_faults(symbol, mode)

@@ -195,7 +195,7 @@ static void check_everything_free(void)
 
 static const struct subject *find_subject(const char *symbol)
 {
-    static const struct subject *const lists[] = {memory_subjects, array_subjects, graph_subjects};
+    static const struct subject *const lists[] = {memory_subjects, array_subjects, graph_subjects, context_subjects};
     for (size_t list = 0; list < sizeof(lists) / sizeof(lists[0]); list++) {
         for (const struct subject *subject = lists[list]; subject->symbol != NULL; subject++) {
             if (strcmp(subject->symbol, symbol) == 0)

@@ -14,7 +14,7 @@ struct subject {
 };
 
 /* Each ends with one without a name. */
-extern const struct subject memory_subjects[], array_subjects[], graph_subjects[];
+extern const struct subject memory_subjects[], array_subjects[], graph_subjects[], context_subjects[];
 
 /* A call with one result, which must be untouched when it fails. */
 #define TAKER(name, variable, sentinel, expression) \
