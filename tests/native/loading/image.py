@@ -77,7 +77,13 @@ class Image:
     def _allocate(self, name: str) -> None:
         directory = self.root / "run/fracgpu/allocations" / name
         directory.mkdir(parents=True)
-        page = ConfigPage(allocation_id=name, device_uuid=GPU, memory_limit_bytes=LIMIT_MIB * MIB, cores_percent=0)
+        page = ConfigPage(
+            allocation_id=name,
+            device_uuid=GPU,
+            memory_limit_bytes=LIMIT_MIB * MIB,
+            cores_percent=0,
+            count_overhead=False,
+        )
         (directory / "config").write_bytes(encode_config_page(page))
         self.state = directory / "state"
         self.state.write_bytes(new_state_file(GPU))
