@@ -1,3 +1,4 @@
+#include "pool.h"
 /*
  * pool.c: stream-ordered memory. A pool reserves device memory in pieces of GROWTH and hands parts of them out; what
  * is freed stays reserved until a synchronisation or a trim finds whole pieces unused above the release threshold.
@@ -7,18 +8,6 @@
 #include <stdlib.h>
 
 #define GROWTH (32 * MIB)
-
-struct fake_pool {
-    CUmemoryPool next;
-    int device;
-    bool is_default;
-    bool destroyed;                       /* lives on only until its last allocation is freed */
-    size_t max_size;                      /* 0: no limit */
-    uint64_t threshold;
-    int reuse[3];
-    size_t reserved, reserved_high, used, used_high;
-    struct segment *segments;
-};
 
 static CUmemoryPool pools;
 
@@ -32,15 +21,25 @@ bool pool_handle_known(CUmemoryPool pool)
     return false;
 }
 
-static CUresult create_on(CUmemoryPool *out, int device, size_t max_size, bool is_default)
+CUresult pool_create(const struct fake_pool *content, CUmemoryPool *out)
 {
-    CUmemoryPool pool = calloc(1, sizeof *pool);
+    static uint32_t last_number;
+    CUmemoryPool pool = malloc(sizeof *pool);
     REQUIRE(pool != NULL, CUDA_ERROR_OUT_OF_MEMORY);
-    *pool = (struct fake_pool){ .next = pools, .device = device, .is_default = is_default, .max_size = max_size,
-                                .reuse = { 1, 1, 1 } };
+    *pool = *content;
+    pool->next = pools;
+    if (!pool->imported) {
+        pool->number = ++last_number;
+    }
     pools = pool;
     *out = pool;
     return CUDA_SUCCESS;
+}
+
+static CUresult create_on(CUmemoryPool *out, int device, size_t max_size, int handle_types, bool is_default)
+{
+    return pool_create(&(struct fake_pool){ .device = device, .is_default = is_default, .max_size = max_size,
+                                            .handle_types = handle_types, .reuse = { 1, 1, 1 } }, out);
 }
 
 static CUresult default_pool(CUmemoryPool *out, CUdevice ordinal)
@@ -49,7 +48,7 @@ static CUresult default_pool(CUmemoryPool *out, CUdevice ordinal)
     struct fake_device *device = device_at(ordinal);
     REQUIRE(device != NULL, CUDA_ERROR_INVALID_DEVICE);
     if (device->default_pool == NULL) {
-        TRY(create_on(&device->default_pool, ordinal, 0, true));
+        TRY(create_on(&device->default_pool, ordinal, 0, CU_HANDLE_NONE, true));
     }
     *out = device->default_pool;
     return CUDA_SUCCESS;
@@ -71,7 +70,7 @@ static CUresult set_pool(CUdevice ordinal, CUmemoryPool pool)
 {
     struct fake_device *device = device_at(ordinal);
     REQUIRE(device != NULL, CUDA_ERROR_INVALID_DEVICE);
-    REQUIRE(pool_handle_known(pool) && pool->device == ordinal, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(pool_handle_known(pool) && pool->device == ordinal && !pool->imported, CUDA_ERROR_INVALID_VALUE);
     device->current_pool = pool;
     return CUDA_SUCCESS;
 }
@@ -81,9 +80,10 @@ static CUresult create(CUmemoryPool *out, const CUmemPoolProps *properties)
     NOT_NULL(out);
     NOT_NULL(properties);
     REQUIRE(properties->alloc_type == 1, CUDA_ERROR_INVALID_VALUE);
-    REQUIRE(properties->location.type == CU_LOCATION_DEVICE && properties->handle_types == 0, CUDA_ERROR_NOT_SUPPORTED);
+    REQUIRE(properties->location.type == CU_LOCATION_DEVICE, CUDA_ERROR_NOT_SUPPORTED);
+    REQUIRE((properties->handle_types & ~CU_HANDLE_FILE_DESCRIPTOR) == 0, CUDA_ERROR_NOT_SUPPORTED);
     REQUIRE(device_at(properties->location.id) != NULL, CUDA_ERROR_INVALID_DEVICE);
-    return create_on(out, properties->location.id, properties->max_size, false);
+    return create_on(out, properties->location.id, properties->max_size, properties->handle_types, false);
 }
 
 /* Give back unused pieces until no more than `keep` bytes are reserved. */
@@ -137,6 +137,7 @@ static CUresult allocate(CUdeviceptr *out, size_t size, CUmemoryPool pool)
 {
     NOT_NULL(out);
     REQUIRE(size > 0 && pool_handle_known(pool), CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(!pool->imported, CUDA_ERROR_NOT_SUPPORTED);
     size_t offset;
     struct segment *segment = pool->segments;
     while (segment != NULL && !segment_take(segment, size, &offset)) {
@@ -220,6 +221,7 @@ static CUresult get_attribute(CUmemoryPool pool, int attribute, void *value)
 {
     NOT_NULL(value);
     REQUIRE(pool_handle_known(pool), CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(!pool->imported, CUDA_ERROR_INVALID_VALUE);
     switch (attribute) {
     case CU_POOL_REUSE_EVENT:
     case CU_POOL_REUSE_OPPORTUNISTIC:
@@ -384,6 +386,7 @@ STREAM_API(cuMemFreeAsync, _ptsz, (CUdeviceptr address, CUstream stream), (addre
     }
     struct range *range = range_at(address);
     REQUIRE(range != NULL && range->start == address, CUDA_ERROR_INVALID_VALUE);
-    REQUIRE(range->kind == RANGE_POOL || range->kind == RANGE_GRAPH, CUDA_ERROR_INVALID_VALUE);
+    bool from_pool = range->kind == RANGE_IMPORTED && range->pool != NULL;
+    REQUIRE(range->kind == RANGE_POOL || range->kind == RANGE_GRAPH || from_pool, CUDA_ERROR_INVALID_VALUE);
     return memory_release(range);
 }

@@ -123,7 +123,13 @@ CUresult fg_hook_cuMemAllocPitch(CUdeviceptr_v1 *address, unsigned int *pitch, u
 static bool forget(CUdeviceptr address, struct fg_value *value)
 {
     struct fg_process *process = fg_process_attached();
-    return process != NULL && fg_table_take(&process->pointers, address, value);
+    if (process == NULL)
+        return false;
+    if (!fg_table_take(&process->pointers, address, value))
+        return fg_ipc_forget(process, address, value);
+    if (value->kind == FG_POOL)
+        fg_ipc_pointer_freed(process, address);
+    return true;
 }
 
 static void discharge(struct fg_process *process, const struct fg_value *value)
@@ -139,7 +145,9 @@ static void freed(CUresult code, CUdeviceptr address, const struct fg_value *val
     struct fg_process *process = fg_process_attached();
     if (process == NULL)
         return;
-    if (code != CUDA_SUCCESS)
+    if (value->kind == FG_IMPORTED)
+        fg_ipc_freed(process, code, address, value);
+    else if (code != CUDA_SUCCESS)
         fg_table_insert(&process->pointers, address, value);
     else if (value->kind == FG_POOL)
         fg_pool_pointer_freed(process, value);

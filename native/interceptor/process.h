@@ -105,6 +105,7 @@ struct fg_process {
     struct fg_table graphs;            /* executable graph -> its memory, where it has any; see graphs.c */
     struct fg_table shares;            /* serial number -> bytes: its locks; link: its name in the account */
     struct fg_table imports;           /* imported address -> bytes: serial number in `shares`; link: times opened */
+    struct fg_table exports;           /* pointer of a pool -> bytes: serial number in `shares` */
     uint64_t last_serial;
     uint32_t last_share;               /* the newest name that was counted */
     uint32_t left_any;                 /* `left` may have something to settle */

@@ -39,4 +39,12 @@ bool fg_sharing_settle(struct fg_process *process);
 /* Reserve although the sum exceeds the limit, where others pay for what nobody holds and have not noticed yet. */
 bool fg_sharing_reserve(struct fg_group *group, uint64_t bytes, enum fg_kind kind, struct fg_charge *charge);
 
+/* The kind of an entry in process->imports: beyond enum fg_kind. */
+#define FG_IMPORTED 64u
+
+/* ipc.c: a pointer that is about to be freed has been exported or imported. `value` is what to pass on when it was. */
+void fg_ipc_pointer_freed(struct fg_process *process, CUdeviceptr address);
+bool fg_ipc_forget(struct fg_process *process, CUdeviceptr address, struct fg_value *value);
+void fg_ipc_freed(struct fg_process *process, CUresult code, CUdeviceptr address, const struct fg_value *value);
+
 #endif

@@ -4,6 +4,7 @@ The modelled GPU says what is really there, the state file what is charged; afte
 """
 
 import os
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from fracgpu.native.fake_gpu import read_usage
-from tests.native.fake.cuda_process import MIB, OUT_OF_MEMORY, OUT_U64, CudaProcess, i32, u64
+from tests.native.fake.cuda_process import MIB, OUT_OF_MEMORY, OUT_U64, CudaProcess, i32, memory, u64
 from tests.native.fake.sharing import (
     FILE_DESCRIPTOR,
     close,
@@ -323,3 +324,22 @@ def test_an_imported_handle_is_never_refused(account: Account) -> None:
     importer.check("cuMemUnmap", u64(address), u64(LIMIT_MIB * MIB))
     assert on_gpu(account) == charged(importer) == LIMIT_MIB * MIB
     assert not fits(importer, 2 * MIB)
+
+
+def reserved(process: CudaProcess, pool: int) -> int:
+    return int(process.check("cuMemPoolGetAttribute", u64(pool), i32(5), OUT_U64)[0])
+
+
+@pytest.mark.parametrize("setter", ["cuDeviceSetMemPool", "cuMemSetMemPool"])
+def test_another_current_pool_is_seen_at_once(account: Account, setter: str) -> None:
+    process = account.start()
+    (pool,) = process.check("cuMemPoolCreate", OUT_U64, memory(struct.pack("<iiiiQQ", 1, 0, 1, 0, 0, 0) + bytes(56)))
+    (default,) = process.check("cuDeviceGetDefaultMemPool", OUT_U64, i32(0))
+    process.check("cuMemAllocAsync", OUT_U64, u64(64 * MIB), u64(0))
+    agree(account, process, 64 * MIB)
+    location = memory(struct.pack("<ii", 1, 0))
+    arguments = (i32(0), u64(pool)) if setter == "cuDeviceSetMemPool" else (location, i32(1), u64(pool))
+    process.check(setter, *arguments)
+    process.check("cuMemAllocAsync", OUT_U64, u64(96 * MIB), u64(0))
+    assert (reserved(process, default), reserved(process, pool)) == (64 * MIB, 96 * MIB)
+    agree(account, process, 160 * MIB)

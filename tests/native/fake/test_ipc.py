@@ -19,6 +19,7 @@ from tests.native.fake.cuda_process import (
     CudaProcess,
     buffer,
     i32,
+    memory,
     u64,
 )
 from tests.native.fake.sharing import (
@@ -232,3 +233,46 @@ def test_many_exports_use_records_again(spawn: Spawn, model: Any) -> None:
         close(cuda, exported(cuda, handle))
         cuda.check("cuMemRelease", u64(handle))
     assert used(model) == CONTEXT
+
+
+def imported_pool(exporter: CudaProcess, importer: CudaProcess) -> tuple[int, int]:
+    """A pool that both have: the exporter's handle and the importer's."""
+    properties = memory(struct.pack("<iiiiQQ", 1, FILE_DESCRIPTOR, 1, 0, 0, 0) + bytes(56))
+    (pool,) = exporter.check("cuMemPoolCreate", OUT_U64, properties)
+    arguments = (u64(pool), i32(FILE_DESCRIPTOR), u64(0))
+    (raw,) = exporter.check("cuMemPoolExportToShareableHandle", buffer(4), *arguments)
+    (descriptor,) = struct.unpack("<i", bytes.fromhex(raw))
+    here = importer.python(f"""
+libc = ctypes.CDLL(None)
+pidfd = libc.syscall(434, {exporter.pid}, 0)
+result = libc.syscall(438, pidfd, {descriptor}, 0)
+os.close(pidfd)
+""")
+    (there,) = importer.check("cuMemPoolImportFromShareableHandle", OUT_U64, u64(here), i32(FILE_DESCRIPTOR), u64(0))
+    return pool, there
+
+
+def test_a_pointer_of_an_imported_pool(spawn: Spawn, model: Any) -> None:
+    first, second = spawn().start(), spawn().start()
+    pool, there = imported_pool(first, second)
+    (address,) = first.check("cuMemAllocFromPoolAsync", OUT_U64, u64(MIB), u64(pool), u64(0))
+    first.write(address, b"pool")
+    (data,) = first.check("cuMemPoolExportPointer", buffer(64), u64(address))
+    (seen,) = second.check("cuMemPoolImportPointer", OUT_U64, u64(there), memory(bytes.fromhex(data)))
+    assert second.read(seen, 4) == b"pool"
+    assert used(model) == 2 * CONTEXT + 32 * MIB
+    second.check("cuMemFreeAsync", u64(seen), u64(0))
+    first.check("cuMemFreeAsync", u64(address), u64(0))
+    first.check("cuStreamSynchronize", u64(0))
+    assert used(model) == 2 * CONTEXT
+
+
+def test_what_an_imported_pool_is_not_for(spawn: Spawn) -> None:
+    first, second = spawn().start(), spawn().start()
+    _, there = imported_pool(first, second)
+    assert second.call("cuMemAllocFromPoolAsync", OUT_U64, u64(MIB), u64(there), u64(0)).rc == NOT_SUPPORTED
+    assert second.call("cuDeviceSetMemPool", i32(0), u64(there)).rc == INVALID_VALUE
+    (default,) = first.check("cuDeviceGetDefaultMemPool", OUT_U64, i32(0))
+    arguments = (u64(default), i32(FILE_DESCRIPTOR), u64(0))
+    assert first.call("cuMemPoolExportToShareableHandle", buffer(4), *arguments).rc == INVALID_VALUE
+    second.check("cuMemPoolDestroy", u64(there))

@@ -78,6 +78,9 @@
     ONE(cuIpcOpenMemHandle, check_ipc_open_v1) \
     ONE(cuIpcOpenMemHandle_v2, check_ipc_open_v2) \
     ONE(cuIpcCloseMemHandle, check_ipc_close) \
+    ONE(cuMemPoolImportFromShareableHandle, check_pool_import) \
+    ONE(cuMemPoolExportPointer, check_pool_export_pointer) \
+    ONE(cuMemPoolImportPointer, check_pool_import_pointer) \
     ONE(cuStreamSynchronize, check_settling_stream) \
     ONE(cuStreamSynchronize_ptsz, check_settling_stream_ptsz) \
     ONE(cuCtxSynchronize, check_settling_context) \

@@ -3,16 +3,19 @@
  *
  * The other process is this program again. It does what it is told through a socket, on the library under test.
  */
+#include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "behave.h"
 
-enum { HELPER_SOCKET = 200 };
+enum { HELPER_SOCKET = 200, HELPER_FILE = 201 };
 #define HELPER "BEHAVE_HELPER"
 
-enum operation { IMPORT, RELEASE, OPEN, OPEN_V2, CLOSE };
+enum operation { IMPORT, RELEASE, OPEN, OPEN_V2, CLOSE, EXPORT_POOL };
 
 struct order {
     enum operation operation;
@@ -21,6 +24,23 @@ struct order {
 };
 
 static int helper;
+static pid_t helper_pid;
+
+/* A pool of this process: the descriptor is what it returns, one allocation's data is in the file. */
+static uint64_t export_pool(void)
+{
+    struct pool_props props = {.type = 1, .handle_types = 1, .location = {.type = 1, .id = 0}};
+    struct ipc_handle data;
+    handle_t pool;
+    uint64_t address, plain;
+    int descriptor;
+    CHECK(cuMemPoolCreate(&pool, &props) == 0 && cuMemAlloc_v2(&plain, 100 * MIB) == 0);
+    CHECK(cuMemAllocFromPoolAsync(&address, 64 * MIB, pool, NULL) == 0);
+    CHECK(cuMemPoolExportToShareableHandle(&descriptor, pool, 1, 0) == 0);
+    CHECK(cuMemPoolExportPointer(&data, address) == 0);
+    CHECK(pwrite(HELPER_FILE, &data, sizeof(data), 0) == sizeof(data));
+    return (uint64_t)descriptor;
+}
 
 static uint64_t carry_out(const struct order *order, int descriptor)
 {
@@ -39,6 +59,8 @@ static uint64_t carry_out(const struct order *order, int descriptor)
     case OPEN_V2:
         CHECK(cuIpcOpenMemHandle_v2(&result, order->handle, 1) == 0);
         break;
+    case EXPORT_POOL:
+        return export_pool();
     case CLOSE:
         CHECK(cuIpcCloseMemHandle(order->value) == 0);
         break;
@@ -86,6 +108,8 @@ static void start_helper(void)
 {
     int ends[2];
     CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) == 0);
+    int file = (int)syscall(SYS_memfd_create, "behave", 0u);
+    CHECK(file >= 0 && dup2(file, HELPER_FILE) == HELPER_FILE);
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
@@ -97,6 +121,7 @@ static void start_helper(void)
     }
     close(ends[1]);
     helper = ends[0];
+    helper_pid = child;
 }
 
 static uint64_t tell(struct order order, int descriptor)
@@ -160,3 +185,53 @@ void check_ipc_get(void) { check_handle(OPEN_V2); }
 void check_ipc_open_v1(void) { check_handle(OPEN); }
 void check_ipc_open_v2(void) { check_handle(OPEN_V2); }
 void check_ipc_close(void) { check_handle(OPEN_V2); }
+
+/* ---- pools ---- */
+
+static handle_t import_pool(int descriptor)
+{
+    handle_t pool;
+    CHECK(cuMemPoolImportFromShareableHandle(&pool, (void *)(intptr_t)descriptor, 1, 0) == 0);
+    return pool;
+}
+
+void check_pool_import(void)
+{
+    struct pool_props props = {.type = 1, .handle_types = 1, .location = {.type = 1, .id = 0}};
+    handle_t pool;
+    uint64_t address = SENTINEL;
+    int descriptor;
+    CHECK(cuMemPoolCreate(&pool, &props) == 0);
+    CHECK(cuMemPoolExportToShareableHandle(&descriptor, pool, 1, 0) == 0);
+    handle_t imported = import_pool(descriptor);
+    /* Nothing can be allocated from it, and the attempt costs nothing. */
+    CHECK(cuMemAllocFromPoolAsync(&address, 64 * MIB, imported, NULL) != 0 && address == SENTINEL);
+    CHECK(charged() == 0 && shown_free() == limit);
+    CHECK(cuMemPoolDestroy(imported) == 0 && charged() == 0);
+}
+
+/* The helper's pool, and its death: what was imported stays on the GPU and in the account. */
+static void check_pool_pointer(void)
+{
+    struct ipc_handle data;
+    uint64_t address;
+    start_helper();
+    int theirs = (int)tell((struct order){.operation = EXPORT_POOL}, -1);
+    int process = (int)syscall(434 /* pidfd_open */, helper_pid, 0);
+    int descriptor = (int)syscall(438 /* pidfd_getfd */, process, theirs, 0);
+    CHECK(descriptor >= 0 && pread(HELPER_FILE, &data, sizeof(data), 0) == sizeof(data));
+    handle_t pool = import_pool(descriptor);
+    CHECK(cuMemPoolImportPointer(&address, pool, &data) == 0);
+    CHECK(charged() == 0 && shown_free() == limit - 164 * MIB);
+    CHECK(kill(helper_pid, SIGKILL) == 0 && waitpid(helper_pid, NULL, 0) == helper_pid);
+    while (shown_free() == limit - 164 * MIB)
+        usleep(1000);
+    CHECK(shown_free() == limit - 64 * MIB);
+    CHECK(cuMemFreeAsync(address, NULL) == 0 && cuMemFreeAsync(address, NULL) != 0);
+    for (int waits = 0; waits < 1000 && shown_free() != limit; waits++)
+        usleep(1000);
+    CHECK(shown_free() == limit && charged() == 0);
+}
+
+void check_pool_export_pointer(void) { check_pool_pointer(); }
+void check_pool_import_pointer(void) { check_pool_pointer(); }

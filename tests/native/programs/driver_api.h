@@ -108,6 +108,10 @@ struct ipc_handle {
     API(cuIpcOpenMemHandle, (uint64_t *, struct ipc_handle, unsigned)) \
     API(cuIpcOpenMemHandle_v2, (uint64_t *, struct ipc_handle, unsigned)) \
     API(cuIpcCloseMemHandle, (uint64_t)) \
+    API(cuMemPoolExportToShareableHandle, (void *, handle_t, int, uint64_t)) \
+    API(cuMemPoolImportFromShareableHandle, (handle_t *, void *, int, uint64_t)) \
+    API(cuMemPoolExportPointer, (struct ipc_handle *, uint64_t)) \
+    API(cuMemPoolImportPointer, (uint64_t *, handle_t, struct ipc_handle *)) \
     API(cuMemPoolCreate, (handle_t *, const struct pool_props *)) \
     API(cuMemPoolDestroy, (handle_t)) \
     API(cuMemPoolTrimTo, (handle_t, size_t)) \
