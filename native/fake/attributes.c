@@ -75,11 +75,33 @@ static CUresult get_limit(size_t *out, unsigned limit)
     return CUDA_SUCCESS;
 }
 
+#define LIMIT_PRINTF_FIFO 1
+#define LIMIT_MALLOC_HEAP 2
+
+/* What the context's buffers take more than by default, which is in the context's own cost. */
+static CUresult resize_heap(CUcontext context, unsigned limit, size_t value)
+{
+    size_t now = context->limit_set[limit] ? context->limits[limit] : limit_defaults[limit];
+    size_t before = now > limit_defaults[limit] ? ROUND_UP(now - limit_defaults[limit], PHYSICAL_GRANULE) : 0;
+    REQUIRE(value < SIZE_MAX / 2, CUDA_ERROR_OUT_OF_MEMORY);
+    size_t after = value > limit_defaults[limit] ? ROUND_UP(value - limit_defaults[limit], PHYSICAL_GRANULE) : 0;
+    if (after > before) {
+        TRY(device_charge(context->device, after - before));
+    } else {
+        device_discharge(context->device, before - after);
+    }
+    context->heap_bytes = context->heap_bytes - before + after;
+    return CUDA_SUCCESS;
+}
+
 static CUresult set_limit(unsigned limit, size_t value)
 {
     CUcontext context;
     TRY(context_current(&context));
     REQUIRE(limit < LIMITS && limit != DEVICE_RUNTIME_SYNC_DEPTH, CUDA_ERROR_UNSUPPORTED_LIMIT);
+    if (limit == LIMIT_PRINTF_FIFO || limit == LIMIT_MALLOC_HEAP) {
+        TRY(resize_heap(context, limit, value));
+    }
     context->limits[limit] = value;
     context->limit_set[limit] = true;
     return CUDA_SUCCESS;

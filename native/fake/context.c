@@ -75,6 +75,9 @@ static void lower(CUcontext context)
 {
     struct fake_device *device = device_at(context->device);
     memory_release_context(context);
+    modules_release_context(context);
+    device_discharge(context->device, context->heap_bytes);
+    context->heap_bytes = 0;
     arrays_release_context(context);
     context->alive = false;
     device_discharge(context->device, device->hw->context_bytes);

@@ -90,6 +90,7 @@ struct fake_context {
     uint64_t id;
     size_t limits[7];                     /* CUlimit, where set */
     bool limit_set[7];
+    size_t heap_bytes;                    /* printf buffer and malloc heap, where larger than by default */
     int cache_config;
     struct segment *slabs;                /* small allocations */
 };
@@ -185,6 +186,9 @@ CUresult ipc_map(struct share *share, size_t offset, size_t size, CUcontext cont
 
 /* ---- array.c ---- */
 void arrays_release_context(CUcontext context);
+
+/* ---- module.c ---- */
+void modules_release_context(CUcontext context);
 
 /* ---- stream.c ---- */
 /* The device that a stream works on; CUDA_ERROR_INVALID_HANDLE for what is no stream. */

@@ -92,21 +92,9 @@ void fg_rise_cancel(struct fg_rise *rise)
     rise->group = NULL;
 }
 
-static struct fg_group *group_of_member(struct fg_process *process, uint32_t member)
-{
-    for (uint32_t index = 0; index < process->group_count; index++) {
-        struct fg_group *group = &process->groups[index];
-        for (uint32_t place = 0; place < group->count; place++) {
-            if (group->members[place]->index == member)
-                return group;
-        }
-    }
-    return NULL;
-}
-
 void fg_context_discharge(struct fg_process *process, const struct fg_charge *charge)
 {
-    struct fg_group *group = group_of_member(process, charge->member);
+    struct fg_group *group = fg_residue_group(process, charge->member);
     fg_discharge(charge);
     if (charge->bytes == 0 || group == NULL)
         return;

@@ -22,7 +22,7 @@ static bool is_of_group(const struct fg_process *process, const struct fg_group 
 static bool belongs(const struct fg_orphans *orphans, const struct fg_value *value)
 {
     struct fg_process *process = orphans->process;
-    bool has_context = value->kind == FG_PLAIN || value->kind == FG_MANAGED;
+    bool has_context = value->kind == FG_PLAIN || value->kind == FG_MANAGED || value->kind == FG_OVERHEAD;
     if (orphans->context != 0)
         return has_context && value->link == orphans->context;
     if (value->kind == FG_POOL)
@@ -55,7 +55,7 @@ static void take(void *argument, uint64_t key, const struct fg_value *seen)
 static void walk(struct fg_orphans *orphans, fg_table_visit *visit)
 {
     struct fg_process *process = orphans->process;
-    struct fg_table *tables[] = {&process->pointers, &process->arrays, &process->mipmaps};
+    struct fg_table *tables[] = {&process->pointers, &process->arrays, &process->mipmaps, &process->modules};
     for (size_t index = 0; index < sizeof(tables) / sizeof(tables[0]); index++) {
         orphans->table = tables[index];
         fg_table_each(orphans->table, visit, orphans);

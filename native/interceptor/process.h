@@ -94,6 +94,7 @@ struct fg_process {
     struct fracgpu_config configs[FG_MEMBERS_MAX];   /* limits that do not come from a file */
     struct fg_table pointers;          /* device pointer -> charge; link: context, pool index for FG_POOL */
     struct fg_table contexts;          /* context that the program created -> charge; link: references */
+    struct fg_table modules;           /* module, library, or context for its heaps -> charge; link: context */
     struct fg_table green_contexts;    /* green context -> link: device */
     struct fg_table handles;           /* physical handle -> link: references; bytes: key in `physicals` */
     struct fg_table physicals;         /* serial number -> charge; link: references */

@@ -153,6 +153,24 @@ void fg_residue_check(struct fg_process *process, struct fg_group *group)
     __atomic_store_n(&residue->busy, 0, __ATOMIC_RELEASE);
 }
 
+struct fg_group *fg_residue_group(struct fg_process *process, uint32_t member)
+{
+    for (uint32_t index = 0; index < process->group_count; index++) {
+        struct fg_group *group = &process->groups[index];
+        for (uint32_t place = 0; place < group->count; place++) {
+            if (group->members[place]->index == member)
+                return group;
+        }
+    }
+    return NULL;
+}
+
+void fg_residue_restart(struct fg_process *process, struct fg_group *group)
+{
+    if (group != NULL)
+        __atomic_store_n(&residue_of(process, group)->restart, 1, __ATOMIC_SEQ_CST);
+}
+
 void fg_residue_context(struct fg_process *process, struct fg_group *group, int change)
 {
     struct fg_residue *residue = residue_of(process, group);

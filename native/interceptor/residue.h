@@ -15,4 +15,10 @@ void fg_residue_check(struct fg_process *process, struct fg_group *group);
 /* The process has one context more or fewer on the GPU of `group`, of those that are charged. */
 void fg_residue_context(struct fg_process *process, struct fg_group *group, int change);
 
+/* What is charged as overhead has changed otherwise. */
+void fg_residue_restart(struct fg_process *process, struct fg_group *group);
+
+/* The group that an allocation of this process belongs to. */
+struct fg_group *fg_residue_group(struct fg_process *process, uint32_t member);
+
 #endif

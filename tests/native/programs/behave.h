@@ -57,6 +57,15 @@
     ONE(cuDevicePrimaryCtxRelease_v2, check_primary_release_v2) \
     ONE(cuDevicePrimaryCtxReset, check_primary_reset_v1) \
     ONE(cuDevicePrimaryCtxReset_v2, check_primary_reset_v2) \
+    ONE(cuModuleLoad, check_module_load) \
+    ONE(cuModuleLoadData, check_module_data) \
+    ONE(cuModuleLoadDataEx, check_module_data_ex) \
+    ONE(cuModuleLoadFatBinary, check_module_fat) \
+    ONE(cuModuleUnload, check_module_unload) \
+    ONE(cuLibraryLoadData, check_library_data) \
+    ONE(cuLibraryLoadFromFile, check_library_file) \
+    ONE(cuLibraryUnload, check_library_unload) \
+    ONE(cuCtxSetLimit, check_heaps) \
     ONE(cuGreenCtxCreate, check_green_create) \
     ONE(cuGreenCtxDestroy, check_green_destroy) \
     ONE(cuMemPoolTrimTo, check_trim) \

@@ -60,6 +60,15 @@ struct ipc_handle {
     API(cuDevicePrimaryCtxReset_v2, (int)) \
     API(cuDeviceGetDevResource, (int, void *, int)) \
     API(cuDevResourceGenerateDesc, (handle_t *, void *, unsigned)) \
+    API(cuCtxSetLimit, (int, size_t)) \
+    API(cuModuleLoad, (handle_t *, const char *)) \
+    API(cuModuleLoadData, (handle_t *, const void *)) \
+    API(cuModuleLoadDataEx, (handle_t *, const void *, unsigned, int *, void **)) \
+    API(cuModuleLoadFatBinary, (handle_t *, const void *)) \
+    API(cuModuleUnload, (handle_t)) \
+    API(cuLibraryLoadData, (handle_t *, const void *, int *, void **, unsigned, int *, void **, unsigned)) \
+    API(cuLibraryLoadFromFile, (handle_t *, const char *, int *, void **, unsigned, int *, void **, unsigned)) \
+    API(cuLibraryUnload, (handle_t)) \
     API(cuGreenCtxCreate, (handle_t *, handle_t, int, unsigned)) \
     API(cuGreenCtxDestroy, (handle_t)) \
     API(cuCtxFromGreenCtx, (handle_t *, handle_t)) \
