@@ -45,9 +45,10 @@ class Feedback:
     """One observation of an allocation: shares of the device in basis points, and its live processes.
 
     `own_*` are this allocation's, `device_*` everybody's; `active_peers` counts the other processes that have work on
-    the device.
+    the device. Not `utilization_measured`: nobody knows any of these numbers, and tools show N/A.
     """
 
+    utilization_measured: bool = True
     own_utilization: int = 0
     own_memory_utilization: int = 0
     device_utilization: int = 0
@@ -147,6 +148,7 @@ class FeedbackWriter:
         header.own_memory_utilization_bp = _share(feedback.own_memory_utilization)
         header.device_utilization_bp = _share(feedback.device_utilization)
         header.device_memory_utilization_bp = _share(feedback.device_memory_utilization)
+        header.flags = abi.FEEDBACK_UTILIZATION if feedback.utilization_measured else 0
         header.active_peers = max(0, min(feedback.active_peers, _MAX_PEERS))
         slots = {one.index: one for one in feedback.slots if 0 <= one.index < abi.SLOT_COUNT}
         for index in self._known - slots.keys():
@@ -176,6 +178,7 @@ def read_feedback(data: bytes) -> Feedback | None:
     if not header.published_ns:
         return None
     return Feedback(
+        utilization_measured=bool(header.flags & abi.FEEDBACK_UTILIZATION),
         own_utilization=header.own_utilization_bp,
         own_memory_utilization=header.own_memory_utilization_bp,
         device_utilization=header.device_utilization_bp,

@@ -24,11 +24,13 @@ _LOG: Final = logging.getLogger(__name__)
 def feedback_of(evidence: AllocationEvidence) -> Feedback:
     """Return what the processes of an allocation are told. Pure.
 
-    Nothing about a process whose memory the driver does not state, nor about any while the driver is silent.
+    Nothing about a process whose memory the driver does not state, nor about any while the driver is silent. How busy
+    the GPU is has not been asked.
     """
     if evidence.silent is not None:
-        return Feedback()
+        return Feedback(utilization_measured=False)
     return Feedback(
+        utilization_measured=False,
         slots=tuple(
             SlotFeedback(
                 index=process.slot.index,

@@ -86,7 +86,7 @@ struct fracgpu_feedback_header {
     uint32_t device_utilization_bp;       /* SM time of all processes */
     uint32_t device_memory_utilization_bp;
     uint32_t active_peers;                /* other processes with work on the device */
-    uint32_t reserved_word;
+    uint32_t flags;                       /* enum fracgpu_feedback_flags */
     uint64_t reserved[2];
 };
 
@@ -97,6 +97,11 @@ struct fracgpu_feedback_slot {
     uint32_t memory_bp;
     int32_t  host_pid;                    /* in the host's pid namespace */
     uint32_t reserved_word;
+};
+
+/* struct fracgpu_feedback_header.flags */
+enum fracgpu_feedback_flags {
+    FRACGPU_FEEDBACK_UTILIZATION = 1      /* all shares of time were measured; else they mean nothing */
 };
 
 /* The state file: this header, padded to FRACGPU_STATE_HEADER_BYTES, then slot_count slots. */

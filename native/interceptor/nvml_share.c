@@ -67,7 +67,7 @@ static void add_measurement(const struct fg_page *page, struct fg_nvml_share *sh
         cores = ALL_CORES_PERCENT;
     share->cores_percent = (uint32_t)fg_min(share->cores_percent + cores, ALL_CORES_PERCENT);
     share->of_device |= view == FRACGPU_UTILIZATION_DEVICE;
-    if (!fg_feedback_device(page, &feedback)) {
+    if (!fg_feedback_device(page, &feedback) || !feedback.utilization_measured) {
         share->measured = false;
         return;
     }

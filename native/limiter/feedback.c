@@ -61,6 +61,7 @@ bool fg_feedback_device(const struct fg_page *page, struct fg_device_feedback *f
             .device_utilization_bp = share(LOAD(header->device_utilization_bp)),
             .device_memory_utilization_bp = share(LOAD(header->device_memory_utilization_bp)),
             .active_peers = LOAD(header->active_peers),
+            .utilization_measured = (LOAD(header->flags) & FRACGPU_FEEDBACK_UTILIZATION) != 0,
         };
         if (unchanged(header, sequence)) {
             *feedback = seen;

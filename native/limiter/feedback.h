@@ -25,6 +25,7 @@ struct fg_device_feedback {
     uint32_t device_utilization_bp;
     uint32_t device_memory_utilization_bp;
     uint32_t active_peers;
+    bool utilization_measured;         /* or the shares mean nothing */
 };
 
 struct fg_slot_feedback {

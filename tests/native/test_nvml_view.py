@@ -312,6 +312,9 @@ def test_what_the_host_does_not_publish_is_not_supported(container: Any, spawn: 
     assert process.python(ACTIVITY) == [NOT_SUPPORTED] * 6
     publish(directory, age_s=60)
     assert process.python(ACTIVITY) == [NOT_SUPPORTED] * 6
+    with FeedbackWriter(directory / "config") as writer:
+        writer.publish(Feedback(utilization_measured=False))
+    assert process.python(ACTIVITY) == [NOT_SUPPORTED] * 6
     publish(directory)
     assert process.python(ACTIVITY)[0] == [20, 5]
 

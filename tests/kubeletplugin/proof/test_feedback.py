@@ -10,14 +10,15 @@ from fracgpu.native.feedback import Feedback, SlotFeedback, read_feedback
 from tests.kubeletplugin.proof.observer_setting import SLOT
 from tests.kubeletplugin.proof.verdict_setting import PAGE, evidence, process
 
-TOLD = Feedback(slots=(SlotFeedback(index=3, generation=9, used_bytes=5, host_pid=77),))
+NOTHING = Feedback(utilization_measured=False)
+TOLD = Feedback(utilization_measured=False, slots=(SlotFeedback(index=3, generation=9, used_bytes=5, host_pid=77),))
 SEEN = process(pid=77, driver_bytes=5, slot=replace(SLOT, index=3, generation=9))
 
 
 def test_each_process_with_a_slot_and_a_number_is_told() -> None:
     assert feedback_of(evidence(processes=(SEEN,))) == TOLD
-    assert feedback_of(evidence(processes=(process(slot=None), replace(SEEN, driver_bytes=None)))) == Feedback()
-    assert feedback_of(evidence(processes=(SEEN,), silent="lost")) == Feedback()
+    assert feedback_of(evidence(processes=(process(slot=None), replace(SEEN, driver_bytes=None)))) == NOTHING
+    assert feedback_of(evidence(processes=(SEEN,), silent="lost")) == NOTHING
 
 
 def test_it_is_told_in_the_file_that_is_there(tmp_path: Path, monkeypatch: Any) -> None:
