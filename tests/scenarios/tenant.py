@@ -15,6 +15,8 @@ from fracgpu.sim.node.api import Json
 
 MIB: Final = 1 << 20
 STEP_MIB: Final = 64
+# What each program that uses the GPU takes of its slice before it has allocated anything: the model's context.
+CONTEXT_MIB: Final = 64
 OUT_OF_MEMORY: Final = 2
 SLEEP: Final = ("sleep", "infinity")
 _API: Final = "resource.k8s.io/v1"
@@ -108,14 +110,14 @@ class Tenant:
         return cuda
 
     def climb(self, pod: str, container: str | None = None) -> int:
-        """Allocate in steps until it is refused for want of memory; return the MiB that were given."""
+        """Allocate in steps until it is refused for want of memory; return the MiB that were taken in all."""
         command = ["fracgpu-climb", "driver", str(STEP_MIB)]
         result = self.cluster.execute(pod, command, container=container, namespace=self.namespace)
         return given(result.stdout)
 
     @contextmanager
     def climbing(self, *places: tuple[str, str | None]) -> Iterator[list[int]]:
-        """Climb in several containers at once and keep everything; yield the MiB that each of them was given."""
+        """Climb in several containers at once and keep everything; yield the MiB that each of them took."""
         command = ["fracgpu-climb", "driver", str(STEP_MIB), "--hold"]
         running: list[RunningCommand] = []
         try:
@@ -128,8 +130,8 @@ class Tenant:
                 one.communicate()
 
     def hold(self, pod: str, mib: int, container: str | None = None) -> RunningCommand:
-        """Start a program that allocates so much and keeps it; it has it."""
-        command = ["fracgpu-hold", "driver", str(mib)]
+        """Start a program that takes so much, its context included, and keeps it; it has it."""
+        command = ["fracgpu-hold", "driver", str(mib - CONTEXT_MIB)]
         process = self.cluster.spawn(pod, command, container=container, namespace=self.namespace)
         line = next(iter(process.lines()), b"")
         assert b'"ready": true' in line, line
@@ -166,16 +168,20 @@ class Tenant:
 
 
 def given(output: str) -> int:
-    """Return the MiB that a climbing program was given before it was refused for want of memory."""
+    """Return the MiB that a climbing program took before it was refused for want of memory, its context included."""
     assert output, "the climbing program wrote nothing"
     last = json.loads(output.splitlines()[-1])
-    assert (last["event"], last["code"]) == ("refused", OUT_OF_MEMORY), output
-    return int(last["allocated_bytes"]) // MIB
+    assert last["code"] == OUT_OF_MEMORY, output
+    if last["event"] == "error":
+        # Not even its context: others had taken everything.
+        return 0
+    assert last["event"] == "refused", output
+    return int(last["allocated_bytes"]) // MIB + CONTEXT_MIB
 
 
 def _until_refused(process: RunningCommand) -> str:
     line = b""
     for line in process.lines():
-        if b'"refused"' in line:
+        if b'"refused"' in line or b'"error"' in line:
             break
     return line.decode()

@@ -12,7 +12,7 @@ from tests.scenarios.tenant import Tenant, claim, given, request
 
 CLIMB = ("fracgpu-climb", "driver", "64")
 # Takes most of the slice and stays, as a sidecar with a model of its own would.
-HOLD = ("fracgpu-hold", "driver", "640")
+HOLD = ("fracgpu-hold", "driver", "576")
 
 
 def test_an_init_container_uses_the_claim_first(cluster: ClusterUnderTest, namespace: str) -> None:
@@ -59,7 +59,7 @@ def test_a_sidecar_does_not_keep_a_pod_alive(cluster: ClusterUnderTest, namespac
     tenant = Tenant(cluster, namespace)
     sidecar = tenant.container("side", "c", command=HOLD, restartPolicy="Always")
     # Waits for the sidecar's memory, so that what it is given afterwards is what the sidecar left.
-    wait = "while [ $(fracgpu-climb driver 64 | tail -n 1 | grep -c 402653184) = 0 ]; do sleep 0.1; done"
+    wait = "while [ $(fracgpu-climb driver 64 | tail -n 1 | grep -c 335544320) = 0 ]; do sleep 0.1; done"
     main = tenant.container("main", "c", command=("sh", "-c", f"{wait}; exec fracgpu-climb driver 64"))
     tenant.apply(claim("c", request(memory="1Gi")), tenant.pod("p", main, initContainers=[sidecar]))
 
@@ -155,4 +155,4 @@ def test_the_output_of_a_climb_is_what_the_pod_logs(cluster: ClusterUnderTest, n
 
     cluster.wait_pod("p", "Succeeded", namespace)
     lines = [json.loads(line) for line in cluster.logs("p", namespace=namespace).splitlines()]
-    assert [line["allocated_bytes"] >> 20 for line in lines] == [64, 128, 192, 256, 320, 384, 448, 512, 512]
+    assert [line["allocated_bytes"] >> 20 for line in lines] == [64, 128, 192, 256, 320, 384, 448, 448]
