@@ -61,7 +61,8 @@ def test_a_plugin_killed_while_it_prepares_prepares_again(cluster: Cluster, name
 
     await_retried(cluster, "one", namespace)
     refused = json.loads(cluster.wait_log("one", '"refused"', namespace=namespace).splitlines()[-1])
-    assert refused["allocated_bytes"] == 1 << 30
+    # All but the program's context.
+    assert refused["allocated_bytes"] == (1024 - 64) << 20
     cluster.delete_pod("one", namespace)
     assert node_state() == CLEAN
     # A pod of its own begins without the waiting times of the one that crashed.
