@@ -40,7 +40,9 @@ SEEN = Feedback(
 )
 # cffi takes no `static inline`, and only these are asked here.
 DECLARATIONS = """
-struct fg_device_feedback { uint64_t published_ns; uint32_t own, own_memory, device, device_memory, active_peers; bool measured; };
+struct fg_device_feedback {
+    uint64_t published_ns; uint32_t own, own_memory, device, device_memory, active_peers; bool measured;
+};
 struct fg_slot_feedback { uint64_t published_ns, nvml_used_bytes; uint32_t sm_bp, memory_bp; int32_t host_pid; };
 int fg_page_map(void *page, int descriptor);
 void fg_page_close(void *page);
