@@ -40,7 +40,7 @@ def feedback_of(evidence: AllocationEvidence) -> Feedback:
             )
             for process in evidence.processes
             if process.slot is not None and process.driver_bytes is not None
-        )
+        ),
     )
 
 
