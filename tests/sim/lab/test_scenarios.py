@@ -22,9 +22,9 @@ from fracgpu.sim.node.container import ContainerProcess
 from fracgpu.sim.node.isolation import probe_isolation
 
 CARD_MIB = 12000
-STEP_MIB = 100
-# What the driver itself takes for a context; the model's is below this.
-CONTEXT_MIB = 512
+STEP_MIB = 4
+# What a program takes of its slice before it has allocated anything: the model's context.
+CONTEXT_MIB = 64
 
 
 @pytest.fixture
@@ -117,17 +117,17 @@ def views(lab: Lab, name: str, container: str | None = None, namespace: str = "d
 
 
 def climb(lab: Lab, name: str, container: str | None = None, namespace: str = "default") -> int:
-    """Allocate in steps until it is refused; return the MiB that were given."""
+    """Allocate in steps until it is refused; return the MiB that were taken in all."""
     command = ["fracgpu-climb", "driver", str(STEP_MIB)]
     result = lab.execute(name, command, container=container, namespace=namespace)
     last = json.loads(result.stdout.splitlines()[-1])
     assert (last["event"], last["code"]) == ("refused", 2), result.stdout + result.stderr
-    return int(last["allocated_bytes"]) // MIB
+    return int(last["allocated_bytes"]) // MIB + CONTEXT_MIB
 
 
 def hold(lab: Lab, name: str, mib: int, container: str | None = None) -> tuple[bool, ContainerProcess]:
-    """Start a program that allocates so much and keeps it; tell whether it got it."""
-    process = lab.spawn(name, ["fracgpu-hold", "driver", str(mib)], container=container)
+    """Start a program that takes so much in all and keeps it; tell whether it got it."""
+    process = lab.spawn(name, ["fracgpu-hold", "driver", str(mib - CONTEXT_MIB)], container=container)
     return json.loads(next(iter(process.lines())))["ready"], process
 
 
