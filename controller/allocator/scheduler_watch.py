@@ -44,11 +44,12 @@ class SchedulerWatch:
         if uid_of(after) in self._own:
             self._own.discard(uid_of(after))
             return
-        node = node_of(before)
-        pods = [pod for pod in self._users(after) if not reserved_uids(before) or uid_of(pod) in reserved_uids(before)]
-        if node is None or not pods or not mark_of(before):
+        node, reserved = node_of(before), reserved_uids(before)
+        pods = [pod for pod in self._users(after) if not reserved or uid_of(pod) in reserved]
+        if node is None or not mark_of(before) or (reserved and not pods):
             # The end of a claim's use, which is kube-controller-manager's business.
             return
+        # Without a reservation it was kube-scheduler, though we may not have heard of the pod yet.
         self._metrics.taken_back()
         _LOG.info("kube-scheduler took an allocation back", extra={"claim": full_name(after), "node": node})
         for pod in pods:

@@ -20,7 +20,7 @@ from tests.cluster.controller_stage import (
     pod_body,
     shares,
 )
-from tests.cluster.eventually import eventually
+from tests.cluster.eventually import eventually, eventually_equal
 from tests.cluster.hollow import HollowNode, card
 from tests.cluster.lone_controller import LoneController
 from tests.cluster.machine.layout import Layout
@@ -185,4 +185,4 @@ def test_what_was_allocated_ahead_moves_when_its_place_is_taken(
         assert max(seconds_to_start(pod) for pod in pods) <= LIMIT_S
         # Each was taken back once: what is allocated ahead and then wanted by a pod is placed for that pod.
         eventually(lambda: sorted(oracle.released) == names, what="one deallocation of each")
-        eventually(lambda: controller.metric(TAKEN_BACK) - before == len(names), what="deallocations counted")
+        eventually_equal(lambda: controller.metric(TAKEN_BACK) - before, len(names), deadline_s=30.0)

@@ -145,6 +145,17 @@ def test_where_the_scheduler_took_it_back_it_is_not_put_again_for_a_while(small:
     assert small.place_of("a") == "n1/gpu-00000000"
 
 
+def test_the_scheduler_is_faster_than_the_news_of_a_pod(small: SmallCluster) -> None:
+    """What was allocated ahead and is reserved by nobody nobody else takes back."""
+    small.node("n1", 8)
+    small.claim("a", annotations={"gpu.fracgpu.dev/allocate": "Immediate"})
+    small.settle()
+    assert small.place_of("a") == "n1/gpu-00000000"
+    small.set_status("a", allocation=None)
+    small.settle()
+    assert small.notes.counts["taken back"] == 1
+
+
 def test_the_end_of_a_claims_use_is_nothing_the_scheduler_did(small: SmallCluster) -> None:
     small.node("n1", 8)
     small.claim("a")
