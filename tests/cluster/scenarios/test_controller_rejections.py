@@ -185,4 +185,4 @@ def test_what_was_allocated_ahead_moves_when_its_place_is_taken(
         assert max(seconds_to_start(pod) for pod in pods) <= LIMIT_S
         # Each was taken back once: what is allocated ahead and then wanted by a pod is placed for that pod.
         eventually(lambda: sorted(oracle.released) == names, what="one deallocation of each")
-        eventually_equal(lambda: controller.metric(TAKEN_BACK) - before, len(names), deadline_s=30.0)
+        eventually_equal(lambda: controller.metric(TAKEN_BACK) - before, float(len(names)), deadline_s=30.0)
